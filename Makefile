@@ -1,0 +1,43 @@
+# Two commands need nothing but python3 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check fix bench browser clean
+
+demo: $(VENV)/demo.stamp  ## Index the standard library's docstrings, compare the modes, serve the inspector.
+	@$(BIN)/m3retriever demo $(ARGS)
+
+test: $(VENV)/dev.stamp browser  ## Style, types and all tests, the browser's included.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp  ## Style and types only.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+fix: $(VENV)/dev.stamp  ## Format and mend what can be mended.
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp  ## Ratios against FlagEmbedding, measured in one run.
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+browser:
+	@$(PYTHON) tests/install_browser.py
+
+clean:
+	@rm -rf $(VENV) build dist .m3-demo *.egg-info src/*.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "m3retriever needs Python 3.10 or newer; got " + sys.version.split()[0] + ": make demo PYTHON=python3.12")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing m3retriever[$*] (some minutes the first time)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The inspector: a Streamlit app that shows why a document has the place it has."""

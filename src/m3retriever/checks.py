@@ -1,0 +1,117 @@
+"""What every store refuses before it changes anything: one clear error, and the batch is untouched."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from m3retriever.errors import EncoderMismatchError, InvalidArgumentError, InvalidDocumentError, InvalidVectorsError
+from m3retriever.types import Document
+from m3retriever.vectors import M3Vectors
+
+INT64 = range(-(2**63), 2**63)
+RESERVED_KEY = "chroma:document"
+
+
+def check_documents(documents: Sequence[Document]) -> None:
+    """Refuse ids, texts and metadata that cannot be stored faithfully, and ids that come twice."""
+    for place, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise InvalidDocumentError(f"want Document objects; got {type(document).__name__} at place {place}")
+        if not isinstance(document.id, str) or not document.id:
+            raise InvalidDocumentError(f"a document's id must be a non-empty str; got {document.id!r} at place {place}")
+        _check_unicode(f"the id {document.id!r}", document.id)
+        if not isinstance(document.text, str):
+            raise InvalidDocumentError(f"document {document.id!r}: text must be a str; got {type(document.text).__name__}")
+        _check_unicode(f"the text of document {document.id!r}", document.text)
+        _check_metadata(document)
+    twice = [id for id, count in Counter(document.id for document in documents).items() if count > 1]
+    if twice:
+        raise InvalidDocumentError(
+            f"ids must be unique within one call; {twice[0]!r} comes more than once ({len(twice)} such ids)"
+        )
+
+
+def check_vectors(documents: Sequence[Document], vectors: M3Vectors, dim: int | None) -> None:
+    """Refuse vectors that do not belong to the documents: number, dimension, values not finite."""
+    if len(documents) != len(vectors):
+        raise InvalidVectorsError(f"want one row of vectors a document; got {len(documents)} and {len(vectors)}")
+    if dim is not None and len(documents) and vectors.dim != dim:
+        raise EncoderMismatchError(
+            f"this index holds vectors of dimension {dim}; got {vectors.dim}: use the model it was made with"
+        )
+    for name in ("dense", "sparse_weights", "colbert"):
+        finite = np.isfinite(getattr(vectors, name))
+        if not finite.all():
+            raise InvalidVectorsError(f"{name} must be finite; got {int((~finite).sum())} values that are NaN or infinite")
+    if (vectors.sparse_weights < 0).any() or (vectors.sparse_ids < 0).any():
+        raise InvalidVectorsError("sparse ids and weights must be >= 0")
+    rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.sparse_offsets))
+    if ((np.diff(rows) == 0) & (np.diff(vectors.sparse_ids) <= 0)).any():
+        raise InvalidVectorsError("sparse ids must ascend within a text; use M3Vectors.from_rows")
+
+
+def check_query(query: M3Vectors, dim: int | None) -> None:
+    """A query is one row of vectors, of the index's dimension."""
+    if len(query) != 1:
+        raise InvalidArgumentError(f"a search takes the vectors of one query; got {len(query)}")
+    if dim is not None and query.dim != dim:
+        raise EncoderMismatchError(f"this index holds vectors of dimension {dim}; the query has {query.dim}")
+    if not all(np.isfinite(part).all() for part in (query.dense, query.sparse_weights, query.colbert)):
+        raise InvalidVectorsError("a query's vectors must be finite")
+
+
+def check_depth(depth: int) -> None:
+    """Candidates a mode, >= 1."""
+    if depth < 1:
+        raise InvalidArgumentError(f"depth must be >= 1; got {depth}")
+
+
+def clean_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata as it is stored: without the keys whose value is None."""
+    return {key: list(value) if isinstance(value, list) else value for key, value in metadata.items() if value is not None}
+
+
+def _check_unicode(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidDocumentError(
+            f"{what} holds a lone surrogate at character {error.start}, which is no text; "
+            "replace it: text.encode('utf-8', 'replace').decode()"
+        ) from None
+
+
+def _check_metadata(document: Document) -> None:
+    if not isinstance(document.metadata, Mapping):
+        raise InvalidDocumentError(f"document {document.id!r}: metadata must be a mapping; got {document.metadata!r}")
+    for key, value in document.metadata.items():
+        where = f"document {document.id!r}, metadata key {key!r}"
+        if not isinstance(key, str) or not key or key[0] in "#$" or key == RESERVED_KEY:
+            raise InvalidDocumentError(f"{where}: a key must be a non-empty str that does not begin with # or $")
+        _check_unicode(where, key)
+        if isinstance(value, list):
+            if not value or len({type(one) for one in value}) != 1:
+                raise InvalidDocumentError(f"{where}: a list must be non-empty and of one type; got {value!r}")
+            for one in value:
+                _check_value(where, one)
+        elif value is not None:
+            _check_value(where, value)
+
+
+def _check_value(where: str, value: Any) -> None:
+    if type(value) not in (str, int, float, bool):  # numpy's scalars and subclasses do not come back as they went
+        raise InvalidDocumentError(
+            f"{where}: a value must be str, int, float, bool or a list of one of them; got {type(value).__name__}: "
+            "convert it, for instance with json.dumps"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidDocumentError(f"{where}: a number must be finite; got {value}")
+    if type(value) is int and value not in INT64:
+        raise InvalidDocumentError(f"{where}: an int must fit 64 bits; got {value}")
+    if isinstance(value, str):
+        _check_unicode(where, value)

@@ -1,0 +1,201 @@
+"""BGEM3Encoder: the real model, loaded through FlagEmbedding and run by our own loop."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from m3retriever.errors import InvalidArgumentError, ModelLoadError
+from m3retriever.types import MODES, Mode, Token
+from m3retriever.vectors import M3Vectors
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
+HEADS = ("sparse_linear.pt", "colbert_linear.pt")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+NOT_NEEDED = ["onnx/*", "imgs/*", "*.msgpack", "*.ot", "*.h5", "long.jpg"]  # of the hub's repository: half of its bytes
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536, "mps": 8192}  # tokens a forward pass; padding is below 1 % either way
+SAMPLE = 1 << 20  # bytes read from each end of a weight file for the fingerprint
+
+
+class BGEM3Encoder:
+    """BGE-M3 (Chen et al., 2024), or any checkpoint in its layout.
+
+    Same numbers as `FlagEmbedding.BGEM3FlagModel.encode` (to 1e-5 in fp32), safe under threads.
+
+    Parameters
+    ----------
+    model
+        A hub name, or a folder with the model, its tokenizer, sparse_linear.pt and colbert_linear.pt.
+    device
+        "auto" (CUDA, else Apple's MPS, else the CPU) or a torch device.
+    precision
+        "fp32", "bf16", "fp16"; "auto" is fp16 on CUDA and fp32 elsewhere.
+    max_length
+        Tokens read of a text; longer texts are cut, counted in `truncated` and reported by a
+        TruncationWarning. At most what the model's position table holds.
+    pooling
+        "cls" as BGE-M3, or "mean".
+    normalize
+        Whether dense and token vectors get norm 1.
+    modes
+        Views to compute; a view that is left out is empty and scores 0. "dense" must be among them.
+    batch_tokens
+        Tokens in one forward pass; default by device. Halved when memory runs out.
+
+    Raises
+    ------
+    ModelLoadError
+        No such folder, head files missing, or a hub that cannot be reached.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "BAAI/bge-m3",
+        device: str = "auto",
+        precision: Precision = "auto",
+        max_length: int = 8192,
+        pooling: str = "cls",
+        normalize: bool = True,
+        modes: Sequence[Mode] = MODES,
+        batch_tokens: int | None = None,
+    ) -> None:
+        from m3retriever.encoders.loop import EncodingLoop, Parts
+
+        if precision not in PRECISIONS:
+            raise InvalidArgumentError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        folder = _local_folder(str(model))
+        _check_files(folder)
+        place = _device(device)
+        self.precision = _precision(precision, place)
+        loaded = _load(folder, self.precision, pooling, normalize)
+        network = loaded.model.eval().to(place)
+        parts = Parts(
+            network.model, loaded.tokenizer, network.sparse_linear, network.colbert_linear,
+            place, pooling, normalize, frozenset(modes),
+        )  # fmt: skip
+        self._loop = EncodingLoop(
+            parts, max_length=max_length, batch_tokens=batch_tokens or BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"])
+        )
+        self.model, self.device, self.dim = str(model), str(place), self._loop.dim
+        self.name = f"bge-m3-{fingerprint(folder)}-{pooling}" + ("" if normalize else "-raw")
+
+    @property
+    def max_length(self) -> int:
+        """Tokens read of a text."""
+        return self._loop.max_length
+
+    @property
+    def truncated(self) -> int:
+        """How many texts have been cut so far."""
+        return self._loop.truncated
+
+    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
+        """The three views of n texts, in their order; `progress` shows a bar on long work."""
+        return self._loop.encode(texts, progress=progress)
+
+    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
+        """As `encode_documents`: BGE-M3 knows no difference."""
+        return self._loop.encode(texts)
+
+    def tokenize(self, text: str) -> list[Token]:
+        """The tokens that have a ColBERT vector, in order, with the characters they cover."""
+        return self._loop.tokenize(text)
+
+
+def fingerprint(folder: Path) -> str:
+    """12 hex digits that tell checkpoints apart: the heads and configuration whole, the weights by size and both ends."""
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *(folder / head for head in HEADS)]:
+        digest.update(path.read_bytes())
+    for path in _weights(folder):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(SAMPLE))
+            file.seek(max(0, size - SAMPLE))
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()[:12]
+
+
+def _local_folder(model: str) -> Path:
+    """The checkpoint's folder, downloaded first where `model` is a hub name."""
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if model.count("/") != 1 or model.startswith((".", "/", "~")) or "\\" in model:
+        raise ModelLoadError(f"no such folder: {model!r}; want a folder, a hub name such as BAAI/bge-m3, 'mini' or 'hashing'")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, ignore_patterns=NOT_NEEDED))
+    except Exception as error:  # the hub's own errors, requests' and OSError: all mean that it is not here
+        raise ModelLoadError(
+            f"cannot get {model!r} from the model hub ({type(error).__name__}), and it is not in the local cache; "
+            f"on a machine with network run: hf download {model} --local-dir bge-m3, "
+            "and give that folder as the model; 'mini' is a small English model that needs no network"
+        ) from error
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelLoadError(f"{folder} is a file; want the folder of a checkpoint in BGE-M3's layout")
+    missing = [name for name in ("config.json", *HEADS) if not (folder / name).is_file()]
+    if not _weights(folder):
+        missing.append("model.safetensors or pytorch_model.bin")
+    if missing:
+        raise ModelLoadError(
+            f"{folder} lacks {', '.join(missing)}; a checkpoint in BGE-M3's layout has them "
+            "(without its heads, sparse and ColBERT scores would be random)"
+        )
+
+
+def _weights(folder: Path) -> list[Path]:
+    return [path for pattern in WEIGHTS for path in sorted(folder.glob(pattern))]
+
+
+def _device(device: str) -> torch.device:
+    import torch
+
+    if device != "auto":
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidArgumentError(f"device {device!r} cannot be used here: {error}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _precision(precision: Precision, device: torch.device) -> Precision:
+    if precision != "auto":
+        return precision
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+def _load(folder: Path, precision: Precision, pooling: str, normalize: bool):  # type: ignore[no-untyped-def]  # untyped package
+    """FlagEmbedding's model object, for its weights, heads and tokenizer."""
+    from FlagEmbedding import BGEM3FlagModel
+
+    from m3retriever.encoders.loop import quiet_loading
+
+    try:
+        with quiet_loading():
+            return BGEM3FlagModel(
+                str(folder),
+                normalize_embeddings=normalize,
+                use_fp16=precision == "fp16",
+                use_bf16=precision == "bf16",
+                devices="cpu",
+                pooling_method=pooling,
+            )
+    except Exception as error:  # whatever FlagEmbedding, transformers or torch raise on a damaged checkpoint
+        raise ModelLoadError(f"cannot load the checkpoint in {folder}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,90 @@
+"""Every error the library raises on purpose.
+
+M3RetrieverError
+├── MissingExtraError (ImportError)        an optional package is not installed
+├── UnknownDocumentError (KeyError)        an id is not in the store
+├── EncoderMismatchError (ValueError)      an index was built with another encoder
+├── ModelLoadError (OSError)               a model cannot be loaded: no such folder, no heads, no network
+├── StoreLockedError (OSError)             another process is writing to the same index
+├── StoreError (OSError)                   an index on disk cannot be opened or written
+└── InvalidArgumentError (ValueError)      a number, a name or a combination that has no meaning
+    ├── InvalidDocumentError               an id, text or metadata that cannot be stored
+    ├── InvalidVectorsError                vectors of a wrong shape, or not finite
+    ├── InvalidFilterError                 a `where` that is not Chroma's filter language
+    └── ProfileError                       a profile file that cannot be read
+
+Messages say what was wanted, what came and what to do. Beside the errors there are two warnings:
+TruncationWarning (a text was longer than the model reads) and UnknownTextWarning (the model's
+tokenizer knows too little of a text to judge it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class M3RetrieverError(Exception):
+    """Base of all errors below: catch this one to catch them all."""
+
+
+class MissingExtraError(M3RetrieverError, ImportError):
+    """A package that only one extra needs is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'm3retriever[{extra}]'")
+
+
+class UnknownDocumentError(M3RetrieverError, KeyError):
+    """Ids that are not in the store; `ids` lists them."""
+
+    def __init__(self, ids: Sequence[str], asked: int) -> None:
+        self.ids = list(ids)
+        shown = ", ".join(repr(id) for id in self.ids[:5]) + (", ..." if len(self.ids) > 5 else "")
+        super().__init__(f"not in the store: {shown} ({len(self.ids)} of {asked} asked for)")
+
+    def __str__(self) -> str:  # KeyError would show the message's repr
+        return str(self.args[0])
+
+
+class EncoderMismatchError(M3RetrieverError, ValueError):
+    """The index holds vectors of another model: scores between the two would mean nothing."""
+
+
+class ModelLoadError(M3RetrieverError, OSError):
+    """A model cannot be loaded."""
+
+
+class StoreLockedError(M3RetrieverError, OSError):
+    """Another process has the index open for writing."""
+
+
+class StoreError(M3RetrieverError, OSError):
+    """An index on disk cannot be opened, read or written."""
+
+
+class InvalidArgumentError(M3RetrieverError, ValueError):
+    """A number, a name or a combination of arguments that has no meaning."""
+
+
+class InvalidDocumentError(InvalidArgumentError):
+    """An id, a text or metadata that cannot be stored."""
+
+
+class InvalidVectorsError(InvalidArgumentError):
+    """Vectors of a wrong shape or type, or with values that are not finite."""
+
+
+class InvalidFilterError(InvalidArgumentError):
+    """A `where` that is not in Chroma's filter language."""
+
+
+class ProfileError(InvalidArgumentError):
+    """A profile that cannot be read or does not fit."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than the model reads; what came after was not encoded."""
+
+
+class UnknownTextWarning(UserWarning):
+    """Most of a text is unknown to the model's tokenizer, so its scores mean little."""

@@ -1,0 +1,122 @@
+"""Why a document has the place it has, or has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from m3retriever.filters import matches
+from m3retriever.fusion import mode_ranks, top_k
+from m3retriever.ranking import Ranking
+from m3retriever.types import Document, Mode, ModeScores, Where
+
+Stage = Literal["hit", "below k", "below threshold", "not a candidate", "filtered out"]
+
+
+@dataclass(frozen=True)
+class SharedToken:
+    """A token that query and document share: its part of the sparse score is the product."""
+
+    token: str
+    query_weight: float
+    document_weight: float
+
+    @property
+    def product(self) -> float:
+        """What this token adds to the sparse score."""
+        return self.query_weight * self.document_weight
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One document seen from one query.
+
+    Attributes
+    ----------
+    stage : where it stands: a hit, or the first stage that cut it
+    score : the fused score (the mode's own when one mode was asked for); true also where it was cut
+    rank : its place (from 1) among the candidates; None where it is none of them
+    scores : raw, by mode
+    contributions : the parts whose sum is the score; empty for a fusion that is no sum
+    ranks : its place among the candidates when ranked by one mode alone; empty where it is none
+    found_by : the modes whose own search brought it in
+    best, last : the scores of the first hit and of the k-th; None where there are fewer
+    threshold : the threshold in force
+    shared_tokens : what query and document have in common, largest product first
+    """
+
+    query: str
+    document: Document
+    stage: Stage
+    score: float
+    rank: int | None
+    scores: Mapping[Mode, float]
+    contributions: Mapping[Mode, float]
+    ranks: Mapping[Mode, int]
+    found_by: frozenset[Mode]
+    best: float | None
+    last: float | None
+    threshold: float | None
+    shared_tokens: tuple[SharedToken, ...]
+
+    @property
+    def advice(self) -> str:
+        """What would bring the document in, in one sentence."""
+        if self.stage == "hit":
+            return f"it is hit number {self.rank}"
+        if self.stage == "filtered out":
+            return "its metadata does not pass the filter"
+        if self.stage == "not a candidate":
+            return (
+                "neither the dense nor the sparse search found it: raise the profile's depth, or search for words it contains"
+            )
+        if self.stage == "below threshold":
+            return f"its score {self.score:.4f} is below the threshold {self.threshold:.4f}"
+        return f"it has place {self.rank}: raise k to {self.rank}, or give more weight to {self._strongest()}"
+
+    def _strongest(self) -> str:
+        return min(self.ranks, key=lambda mode: self.ranks[mode])
+
+
+def explain(
+    query: str,
+    document: Document,
+    *,
+    own: ModeScores,
+    candidates: ModeScores,
+    ranking: Ranking,
+    k: int,
+    where: Where | None,
+    shared: tuple[SharedToken, ...] = (),
+) -> Explanation:
+    """Where a document stands among a query's candidates; `own` holds its scores, candidate or not."""
+    fused = ranking.fuse(candidates)
+    rows = top_k(candidates, fused, len(candidates))
+    eligible = ranking.eligible(candidates, fused, rows)
+    row = candidates.ids.index(document.id) if document.id in candidates.ids else None
+    stage: Stage = "hit"
+    if not matches(where, document.metadata):
+        stage = "filtered out"
+    elif row is None:
+        stage = "not a candidate"
+    elif row not in eligible:
+        stage = "below threshold" if ranking.mode != "sparse" or fused[row] > 0 else "not a candidate"
+    elif eligible.index(row) >= k:
+        stage = "below k"
+    ranks = mode_ranks(candidates) if row is not None else {}
+    return Explanation(
+        query=query,
+        document=document,
+        stage=stage,
+        score=float(fused[row]) if row is not None else float(ranking.fuse(own)[0]),
+        rank=rows.index(row) + 1 if row is not None else None,
+        scores=own.of(0),
+        contributions=ranking.parts(own),
+        ranks={mode: places[row] for mode, places in ranks.items()} if row is not None else {},
+        found_by=candidates.found_by[row] if row is not None else frozenset(),
+        best=float(fused[rows[0]]) if rows else None,
+        last=float(fused[eligible[k - 1]]) if len(eligible) >= k else None,
+        threshold=ranking.threshold,
+        shared_tokens=shared,
+    )

@@ -1,0 +1,65 @@
+"""A Profile as a TOML file: what tuning writes, and every way to search reads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m3retriever.errors import InvalidArgumentError, ProfileError
+from m3retriever.fusion import fusion_named
+from m3retriever.types import Profile, Weights
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1_000_000  # a profile is a page of text; more is a mistake or an attack
+KEYS = {"weights", "fusion", "thresholds", "depth", "calibration", "model"}
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile; ProfileError says what is wrong with the file."""
+    try:
+        size = Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise ProfileError(f"a profile has at most {MAX_BYTES} bytes; {path} has {size}")
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"cannot read the profile {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} is not a TOML profile: {error}") from error
+    try:
+        return _from_mapping(content)
+    except (InvalidArgumentError, TypeError, ValueError) as error:
+        raise ProfileError(f"{path}: {error}") from error
+
+
+def save_profile(profile: Profile, path: str | Path) -> None:
+    """Write a profile as TOML; the file is replaced in one step, so a reader never sees half of it."""
+    import tomli_w
+
+    weights = profile.weights
+    content: dict[str, Any] = {"fusion": profile.fusion, "depth": profile.depth}
+    if profile.model is not None:
+        content["model"] = profile.model
+    content["weights"] = {"dense": weights.dense, "sparse": weights.sparse, "colbert": weights.colbert}
+    content["thresholds"] = dict(profile.thresholds)
+    if profile.calibration is not None:
+        content["calibration"] = dict(profile.calibration)
+    target = Path(path)
+    draft = target.with_name(target.name + ".new")
+    draft.write_text(tomli_w.dumps(content), encoding="utf-8")
+    draft.replace(target)
+
+
+def _from_mapping(content: Mapping[str, Any]) -> Profile:
+    if unknown := sorted(set(content) - KEYS):
+        raise ProfileError(f"unknown keys {unknown}; a profile has {', '.join(sorted(KEYS))}")
+    fusion_named(content.get("fusion", "weighted_sum"))
+    parts = dict(content)
+    if "weights" in parts:
+        parts["weights"] = Weights.of(parts["weights"])
+    return Profile(**parts)

@@ -1,0 +1,60 @@
+"""How one call turns raw scores into a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from m3retriever.errors import InvalidArgumentError
+from m3retriever.fusion import contributions, fusion_named
+from m3retriever.types import MODES, FloatArray, Mode, ModeScores, Profile, Weights
+
+SearchMode = Literal["hybrid", "dense", "sparse", "colbert"]
+WeightsLike: TypeAlias = Weights | Sequence[float] | Mapping[Mode, float]
+SEARCH_MODES: tuple[SearchMode, ...] = ("hybrid", *MODES)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A mode or a fusion with its weights, and the score below which nothing counts."""
+
+    mode: SearchMode
+    weights: Weights
+    fusion: str
+    threshold: float | None
+
+    @classmethod
+    def of(cls, profile: Profile, mode: SearchMode, weights: WeightsLike | None, threshold: float | str | None) -> Ranking:
+        """What a call asks for, with the profile for what it leaves open; InvalidArgumentError for nonsense."""
+        if mode not in SEARCH_MODES:
+            raise InvalidArgumentError(f"mode must be one of {', '.join(SEARCH_MODES)}; got {mode!r}")
+        if weights is not None and mode != "hybrid":
+            raise InvalidArgumentError(f"weights go with mode 'hybrid'; got mode {mode!r}")
+        chosen = profile.weights if weights is None else Weights.of(weights)
+        if threshold == "profile":
+            return cls(mode, chosen, profile.fusion, profile.thresholds.get(mode))
+        if threshold is not None and (isinstance(threshold, str | bool) or not np.isfinite(threshold)):
+            raise InvalidArgumentError(f"threshold must be a finite number or 'profile'; got {threshold!r}")
+        return cls(mode, chosen, profile.fusion, None if threshold is None else float(threshold))
+
+    def fuse(self, scores: ModeScores) -> FloatArray:
+        """One score per candidate, (n,) float64."""
+        if self.mode == "hybrid":
+            return fusion_named(self.fusion)(scores, self.weights)
+        return scores.column(self.mode).astype(np.float64)
+
+    def eligible(self, scores: ModeScores, fused: FloatArray, rows: Sequence[int]) -> list[int]:
+        """The rows that may be hits: above the threshold, and in sparse mode with a shared token."""
+        floor = -np.inf if self.threshold is None else self.threshold
+        return [row for row in rows if fused[row] >= floor and (self.mode != "sparse" or fused[row] > 0)]
+
+    def parts(self, scores: ModeScores) -> dict[Mode, float]:
+        """The parts whose sum is the score of the one candidate in `scores`."""
+        if self.mode != "hybrid":
+            return {self.mode: float(scores.column(self.mode)[0])}
+        if self.fusion != "weighted_sum":
+            return {}
+        return dict(zip(MODES, contributions(scores, self.weights)[0].tolist(), strict=True))

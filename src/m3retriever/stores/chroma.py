@@ -1,0 +1,415 @@
+"""ChromaStore: texts, metadata and dense vectors in a Chroma collection, the rest in a payload beside it.
+
+Chroma owns a document's existence. A write goes payload (staged), Chroma, payload (published); after
+a crash the store asks Chroma what it holds and settles what was staged. The collection stays an
+ordinary one that any Chroma client can read.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m3retriever.checks import check_depth, check_documents, check_query, check_vectors, clean_metadata
+from m3retriever.errors import EncoderMismatchError, StoreError, StoreLockedError, UnknownDocumentError
+from m3retriever.filters import check_where, for_chroma
+from m3retriever.kernels import maxsim_int8
+from m3retriever.scoring import dense_score, sparse_scores
+from m3retriever.stores.candidates import best, union
+from m3retriever.stores.connection import DEFAULT_COLLECTION, Connection, collections_in
+from m3retriever.stores.lock import WriterLock
+from m3retriever.stores.payload import Payload, Pending, open_payload, release_payload, text_hash
+from m3retriever.types import Document, ModeScores, Where
+from m3retriever.vectors import FloatArray, IntArray, M3Vectors
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+    from m3retriever.stores.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+EXACT_VALUES = 1 << 25  # dense values that an exact scan reads in about 20 ms: 32k documents at d = 1024
+COMPARED_AT_OPEN = 20_000  # documents up to which every id is compared with Chroma's at open
+PAGE = 5_000  # ids a call; Chroma takes at most 5461
+FILTERS_KEPT = 64
+SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to the vectors' lengths
+
+
+class ChromaStore:
+    """Documents in Chroma, scored in all three modes.
+
+    Parameters
+    ----------
+    path
+        A folder: Chroma runs embedded in this process and keeps its files there.
+    client
+        Or a Chroma client of your own.
+    host, port
+        Or a Chroma server (`chroma run`). It has no authentication of its own: keep it behind a proxy.
+    collection
+        Its name, 3 to 512 characters from [a-zA-Z0-9._-].
+    payload
+        Folder of the payload; default: inside `path`, or for a server in the user's cache, where it
+        can always be rebuilt from the texts.
+
+    Raises
+    ------
+    StoreError
+        The folder or server cannot be opened. StoreLockedError on the first write, where another
+        process is writing.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        client: ClientAPI | None = None,
+        host: str | None = None,
+        port: int = 8000,
+        collection: str = DEFAULT_COLLECTION,
+        payload: str | Path | None = None,
+    ) -> None:
+        self.source: str | None = None  # how to load the model again; kept with the first document
+        self._model: tuple[str, int] | None = None
+        self._filters: dict[tuple[str, int], np.ndarray] = {}
+        self._connection = Connection(collection, path=path, client=client, host=host, port=port)
+        folder, temporary = self._connection.payload_folder(payload)
+        self._lock = WriterLock(folder.parent)
+        self._payload: Payload = open_payload(folder)
+        rubbish = folder.parent if temporary else None
+        self._hnsw_revision = -1  # up to where the engine's vector index is fresh
+        self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish)
+        try:
+            with self._payload.read() as snapshot:
+                revision = snapshot.revision
+            self._reconcile()
+            self._hnsw_revision = revision
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def exists(path: str | Path, collection: str | None = None) -> bool:
+        """Whether a folder holds this collection; looks without creating anything."""
+        return (collection or DEFAULT_COLLECTION) in collections_in(path)
+
+    # -- what it holds ---------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        with self._reading() as snapshot:
+            return len(snapshot)
+
+    def get(self, ids: Sequence[str]) -> list[Document]:
+        """The documents, in this order; UnknownDocumentError names those that are not here."""
+        with self._reading() as snapshot:
+            _known(snapshot, ids)
+        held = self._documents(ids)
+        if missing := [id for id in ids if id not in held]:
+            raise UnknownDocumentError(missing, asked=len(ids))
+        return [held[id] for id in ids]
+
+    def vectors(self, ids: Sequence[str]) -> M3Vectors:
+        """The documents' vectors; token vectors are off by up to half an int8 step."""
+        with self._reading() as snapshot:
+            return snapshot.vectors(_known(snapshot, ids), self._dim(snapshot) or 0)
+
+    def missing(self) -> list[str]:
+        """Ids that Chroma holds without vectors in every mode, such as those another client added."""
+        with self._reading() as snapshot:
+            if len(snapshot) > COMPARED_AT_OPEN and len(snapshot) == self._connection.collection.count():
+                return []
+            return [id for page in self._pages() for id, slot in zip(page, snapshot.slots(page), strict=True) if slot < 0]
+
+    def settings(self) -> dict[str, str | None]:
+        """The model's name, how to load it, and the dimension; None until a document is added."""
+        with self._reading() as snapshot:
+            return {name: snapshot.meta(name) for name in ("model", "source", "dim")}
+
+    def revision(self) -> int:
+        """A number that grows with every change."""
+        with self._reading() as snapshot:
+            return snapshot.revision
+
+    def bind(self, model: str, dim: int) -> None:
+        """Say which model the vectors come from; EncoderMismatchError where the index holds another's."""
+        held = self.settings()["model"]
+        if held not in (None, model):
+            raise EncoderMismatchError(
+                f"this index was made with the model {held!r}; got {model!r}: open it with that model, "
+                "or index the documents again into another folder or collection"
+            )
+        self._model = model, dim
+
+    # -- changing it -----------------------------------------------------------------------------
+
+    def add(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
+        """Store documents with their vectors; one whose id is known is replaced, metadata included."""
+        documents = list(documents)
+        check_documents(documents)
+        with self._writing():
+            with self._payload.read() as snapshot:
+                check_vectors(documents, vectors, self._dim(snapshot))
+                self._keep_settings(snapshot, vectors)
+            for start in range(0, len(documents), PAGE):
+                self._add(documents[start : start + PAGE], vectors[start : start + PAGE])
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove documents; UnknownDocumentError, before anything is changed, where an id is not here."""
+        with self._writing():
+            with self._payload.read() as snapshot:
+                _known(snapshot, ids)
+            unique = list(dict.fromkeys(ids))
+            for start in range(0, len(unique), PAGE):
+                page = unique[start : start + PAGE]
+                staged = self._payload.stage_delete(page)
+                self._in_chroma(staged, partial(self._connection.collection.delete, ids=page))
+
+    def close(self) -> None:
+        """Release the files and the writer's lock. A closed store cannot be used."""
+        self._close()
+
+    # -- searching -------------------------------------------------------------------------------
+
+    def search(self, query: M3Vectors, *, depth: int, where: Where | None = None) -> ModeScores:
+        """The best `depth` of the dense and of the sparse search, each scored in every mode."""
+        check_depth(depth)
+        check_where(where)
+        with self._reading() as snapshot:
+            check_query(query, self._dim(snapshot))
+            live = snapshot.live()
+            allowed = np.flatnonzero(live & self._allowed(where, snapshot, len(live)))
+            if not len(allowed):
+                return ModeScores((), np.empty((0, 3), np.float32))
+            sparse = snapshot.sparse_scan(query, len(live))
+            matching = allowed[sparse[allowed] > 0]
+            slots, found_by = union(
+                self._dense_leg(snapshot, query, allowed, depth, filtered=where is not None),
+                best(sparse[matching], matching, depth, snapshot.ids),
+            )
+            return ModeScores(tuple(snapshot.ids(slots)), self._values(snapshot, query, slots), found_by)
+
+    def score(self, query: M3Vectors, ids: Sequence[str]) -> ModeScores:
+        """Any documents' scores in every mode, found by a search or not."""
+        with self._reading() as snapshot:
+            check_query(query, self._dim(snapshot))
+            slots = _known(snapshot, ids)
+            return ModeScores(tuple(ids), self._values(snapshot, query, slots))
+
+    def _values(self, snapshot: Snapshot, query: M3Vectors, slots: IntArray) -> FloatArray:
+        values = np.zeros((len(slots), 3), np.float32)
+        if len(slots):
+            values[:, 0] = dense_score(query.dense[0], snapshot.dense(slots))
+            values[:, 1] = sparse_scores(query, *snapshot.sparse(slots))
+            values[:, 2] = maxsim_int8(query.colbert, *snapshot.tokens(slots, query.dim))
+        return values
+
+    def _dense_leg(self, snapshot: Snapshot, query: M3Vectors, allowed: IntArray, depth: int, *, filtered: bool) -> IntArray:
+        """The best slots by dense score: scanned exactly where that is cheap or needed, else through HNSW."""
+        vector = query.dense[0]
+        stale = not self._connection.remote and snapshot.revision != self._hnsw_revision
+        if len(allowed) * query.dim <= EXACT_VALUES or filtered or stale or 2 * depth > self._ef_search():
+            rough = snapshot.dense_scan(vector, allowed)
+            if len(allowed) > depth:  # the scan rounds in float32: keep what could be among the best, then score exactly
+                border = np.partition(rough, len(rough) - depth)[len(rough) - depth]
+                allowed = allowed[rough >= border - SCAN_ERROR * np.linalg.norm(vector) * max(1.0, np.abs(rough).max())]
+        else:
+            found = self._connection.collection.query(query_embeddings=[vector], n_results=depth, include=[])["ids"][0]
+            allowed = np.intersect1d(snapshot.slots(found), allowed)
+        return best(dense_score(vector, snapshot.dense(allowed)), allowed, depth, snapshot.ids)
+
+    def _ef_search(self) -> int:
+        return int((self._connection.collection.configuration_json.get("hnsw") or {}).get("ef_search") or 0)
+
+    def _allowed(self, where: Where | None, snapshot: Snapshot, size: int) -> np.ndarray:
+        """Which slots pass the filter: asked of Chroma once per filter and revision."""
+        if where is None:
+            return np.ones(size, bool)
+        key = repr(where), snapshot.revision
+        if key in self._filters:
+            return self._filters[key]
+        found = self._connection.collection.get(where=for_chroma(where), include=[])["ids"]
+        mask = np.zeros(size, bool)
+        slots = snapshot.slots(found)
+        mask[slots[slots >= 0]] = True
+        with self._payload.read() as now:
+            if snapshot.settled and now.settled and now.revision == snapshot.revision:
+                while len(self._filters) >= FILTERS_KEPT:
+                    self._filters.pop(next(iter(self._filters)), None)
+                self._filters[key] = mask
+        return mask
+
+    # -- writing, step by step -------------------------------------------------------------------
+
+    def _add(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
+        hashes = [text_hash(document.text) for document in documents]
+        staged = self._payload.stage([document.id for document in documents], hashes, vectors)
+        self._in_chroma(staged, lambda: self._upsert(documents, vectors.dense))
+
+    def _upsert(self, documents: Sequence[Document], dense: FloatArray) -> None:
+        """Chroma's upsert merges metadata: keys that went are set to None, which removes them."""
+        ids = [document.id for document in documents]
+        old = self._connection.collection.get(ids=ids, include=["metadatas"])
+        keys = {id: list(metadata or {}) for id, metadata in zip(old["ids"], old["metadatas"] or [], strict=True)}
+        metadatas = [
+            {**dict.fromkeys(keys.get(document.id, [])), **clean_metadata(document.metadata)} or None for document in documents
+        ]
+        self._connection.collection.upsert(
+            ids=ids,
+            embeddings=dense,
+            documents=[document.text for document in documents],
+            metadatas=metadatas,  # type: ignore[arg-type]  # None for a document without metadata, which Chroma takes
+        )
+
+    def _in_chroma(self, staged: list[Pending], write: Callable[[], object]) -> None:
+        """Run Chroma's part of a write, then make the payload follow what Chroma now holds."""
+        try:
+            write()
+        except BaseException as error:
+            self._settle(staged)
+            if isinstance(error, Exception):
+                raise StoreError(f"Chroma did not take the write: {error}") from error
+            raise
+        with self._payload.read() as before:
+            revision = before.revision
+        self._payload.publish(staged)
+        if self._hnsw_revision == revision:
+            self._hnsw_revision += 1
+
+    def _settle(self, staged: Sequence[Pending]) -> None:
+        """Publish staged writes that Chroma holds, discard the others."""
+        held = self._documents([entry.id for entry in staged])
+        done = [entry for entry in staged if _arrived(entry, held.get(entry.id))]
+        self._payload.publish(done)
+        self._payload.discard([entry for entry in staged if entry not in done])
+
+    def _keep_settings(self, snapshot: Snapshot, vectors: M3Vectors) -> None:
+        if len(vectors) and snapshot.meta("dim") is None:
+            model = {"model": self._model[0]} if self._model else {}
+            source = {"source": self.source} if self.source else {}
+            self._payload.set_meta(dim=str(vectors.dim), **model, **source)
+
+    # -- agreement of Chroma and payload -----------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        """After a crash or another client's changes: settle what was pending, drop what Chroma does not hold."""
+        if not self._disagrees():
+            return
+        try:
+            self._lock.acquire()
+        except StoreLockedError:
+            return  # another process is in the middle of a write, and keeps both in step itself
+        try:
+            with self._payload.lock:  # not in the middle of another thread's write
+                if self._disagrees():
+                    self._make_agree()
+        finally:
+            self._lock.release()
+
+    def _make_agree(self) -> None:
+        self._connection.renew()
+        with self._payload.read() as snapshot:
+            if snapshot.meta("collection") not in (None, str(self._connection.collection.id)):
+                logger.warning("the collection was made anew: its payload is dropped")
+                self._payload.clear()
+        with self._payload.read() as snapshot:
+            actions = {b"a": "add", b"d": "delete"}
+            pending = [Pending(slot, actions[kind], id, digest) for slot, kind, digest, id in snapshot.pending()]
+        self._settle(pending)
+        self._drop_orphans()
+        self._payload.set_meta(collection=str(self._connection.collection.id))
+
+    def _disagrees(self) -> bool:
+        with self._payload.read() as snapshot:
+            if not snapshot.settled or snapshot.meta("collection") != str(self._connection.collection.id):
+                return True
+            count = self._connection.collection.count()
+            if len(snapshot) > COMPARED_AT_OPEN or count > COMPARED_AT_OPEN:
+                return len(snapshot) != count
+            held = {id for page in self._pages() for id in page}
+            return not held.issuperset(snapshot.all_ids())
+
+    def _drop_orphans(self) -> None:
+        held = {id for page in self._pages() for id in page}
+        with self._payload.read() as snapshot:
+            orphans = [id for id in snapshot.all_ids() if id not in held]
+        if orphans:
+            logger.warning("%d documents are no longer in Chroma: their vectors are dropped", len(orphans))
+            self._payload.remove(orphans)
+
+    def _pages(self) -> Iterator[list[str]]:
+        """All ids that Chroma holds, a page at a time."""
+        start = 0
+        while page := self._connection.collection.get(limit=PAGE, offset=start, include=[])["ids"]:
+            yield page
+            start += len(page)
+
+    def _documents(self, ids: Sequence[str]) -> dict[str, Document]:
+        """What Chroma holds of these ids."""
+        found: dict[str, Document] = {}
+        unique = list(dict.fromkeys(ids))
+        for start in range(0, len(unique), PAGE):
+            got = self._connection.collection.get(ids=unique[start : start + PAGE], include=["documents", "metadatas"])
+            for id, text, metadata in zip(got["ids"], got["documents"] or [], got["metadatas"] or [], strict=True):
+                in_order = dict(sorted((metadata or {}).items()))  # Chroma's order of keys changes from call to call
+                found[id] = Document(id, text or "", in_order)
+        return found
+
+    def held(self, ids: Sequence[str]) -> list[Document]:
+        """Documents as Chroma holds them, also those that have no vectors in the payload."""
+        held = self._documents(ids)
+        return [held[id] for id in ids if id in held]
+
+    def _dim(self, snapshot: Snapshot) -> int | None:
+        dim = snapshot.meta("dim")
+        return int(dim) if dim else (self._model[1] if self._model else None)
+
+    def _reading(self) -> AbstractContextManager[Snapshot]:
+        if not self._close.alive:
+            raise StoreError("this store is closed; open it again")
+        return self._payload.read()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The right to write, with an engine that knows what others wrote before."""
+        if not self._close.alive:
+            raise StoreError("this store is closed; open it again")
+        self._lock.acquire()
+        with self._payload.lock:
+            with self._payload.read() as snapshot:
+                revision, settled = snapshot.revision, snapshot.settled
+            if revision != self._hnsw_revision or not settled:
+                self._make_agree()
+                with self._payload.read() as snapshot:
+                    self._hnsw_revision = snapshot.revision
+            yield
+
+
+def _release(connection: Connection, payload: Payload, lock: WriterLock, rubbish: Path | None) -> None:
+    connection.close()
+    release_payload(payload)
+    lock.release()
+    if rubbish is not None:
+        shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def _known(snapshot: Snapshot, ids: Sequence[str]) -> IntArray:
+    slots = snapshot.slots(ids)
+    if (slots < 0).any():
+        raise UnknownDocumentError([id for id, slot in zip(ids, slots, strict=True) if slot < 0], asked=len(ids))
+    return slots
+
+
+def _arrived(entry: Pending, held: Document | None) -> bool:
+    """Whether Chroma shows the outcome of a staged write. Vectors depend on the text alone."""
+    if entry.action == "delete":
+        return held is None
+    return held is not None and text_hash(held.text) == entry.hash

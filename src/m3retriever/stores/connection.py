@@ -1,0 +1,150 @@
+"""A ChromaStore's way to Chroma: client, collection, and the folder of the payload.
+
+Embedded Chroma caches one engine per path and process, and an engine never learns what another one
+wrote: its vector index stays as it was, and even `get` does not show what a killed process had only
+just logged. A connection to a folder therefore has an engine of its own, and `renew` opens another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m3retriever.errors import InvalidArgumentError, StoreError
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
+
+DEFAULT_COLLECTION = "m3retriever"
+COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]")  # Chroma's own rule
+PAYLOAD_FOLDER = "m3"  # inside Chroma's folder
+CACHE = Path.home() / ".cache" / "m3retriever"  # payloads of servers: they can be rebuilt from the texts
+EF_SEARCH = 800  # HNSW's candidate list: at least twice the depth keeps recall up on clustered data
+
+
+class Connection:
+    """One collection of a folder, of a client of the caller's, or of a server.
+
+    Attributes
+    ----------
+    collection : the Chroma collection; `renew` replaces it
+    remote : whether a server answers, whose vector index is never behind
+    """
+
+    collection: Collection
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        path: str | Path | None = None,
+        client: ClientAPI | None = None,
+        host: str | None = None,
+        port: int = 0,
+    ) -> None:
+        if sum(given is not None for given in (path, client, host)) != 1:
+            raise InvalidArgumentError("ChromaStore takes exactly one of path, client and host")
+        if not COLLECTION_NAME.fullmatch(name):
+            raise InvalidArgumentError(f"a collection name has 3 to 512 characters from [a-zA-Z0-9._-]; got {name!r}")
+        self._name = name
+        self._engine = FolderEngine(path) if path is not None else None
+        if self._engine is not None:
+            self._client = self._engine.client
+        else:
+            self._client = client if client is not None else _server(str(host), port)
+        settings = self._client.get_settings()
+        self.remote = "fastapi" in settings.chroma_api_impl.lower()
+        self._folder = Path(settings.persist_directory).resolve() if settings.is_persistent and not self.remote else None
+        self._open()
+
+    def renew(self) -> None:
+        """Learn what another process has written; the caller holds the right to write."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = FolderEngine(self._engine.folder)
+            self._client = self._engine.client
+            self._open()
+        elif self._folder is not None:  # the caller's engine stays; a fresh one makes Chroma work through its log
+            other = FolderEngine(self._folder)
+            other.client.get_collection(self._name, embedding_function=None).get(limit=1, include=[])
+            other.close()
+
+    def close(self) -> None:
+        """Let go of the engine; a client of the caller's stays open."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def payload_folder(self, given: str | Path | None) -> tuple[Path, bool]:
+        """Where the payload lies, and whether it is to be deleted in the end."""
+        if given is not None:
+            return Path(given) / self._name, False
+        if self.remote:
+            return CACHE / str(self.collection.id) / self._name, False
+        if self._folder is not None:
+            return self._folder / PAYLOAD_FOLDER / self._name, False
+        return Path(tempfile.mkdtemp(prefix="m3retriever-")) / self._name, True
+
+    def _open(self) -> None:
+        configuration = {"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}}
+        try:
+            self.collection = self._client.get_or_create_collection(
+                self._name, embedding_function=None, configuration=configuration  # type: ignore[arg-type]  # a TypedDict
+            )  # fmt: skip
+        except Exception as error:
+            self.close()
+            raise StoreError(f"cannot open the collection {self._name!r}: {error}") from error
+
+
+class FolderEngine:
+    """Chroma embedded in this process, on a folder, shared with no one."""
+
+    _taken: dict[Path, set[int]] = defaultdict(set)  # noqa: RUF012  # shared on purpose
+    _guard = threading.Lock()
+
+    def __init__(self, path: str | Path) -> None:
+        import chromadb
+        from chromadb.config import Settings
+
+        self.folder = Path(path).resolve()
+        with self._guard:
+            self._number = next(number for number in itertools.count(1) if number not in self._taken[self.folder])
+            self._taken[self.folder].add(self._number)
+        alias = str(self.folder) + "/." * self._number  # the same folder under a name that has no engine yet
+        try:
+            self.client: ClientAPI = chromadb.PersistentClient(path=alias, settings=Settings(anonymized_telemetry=False))
+        except Exception as error:  # Chroma raises its own types, OSError, ValueError and panics of its core alike
+            self._taken[self.folder].discard(self._number)
+            raise StoreError(f"cannot open the Chroma folder {path}: {error}") from error
+
+    def close(self) -> None:
+        """End the engine; closing again does nothing."""
+        self.client.close()  # type: ignore[attr-defined]  # Client has it, its interface does not say so
+        with self._guard:
+            self._taken[self.folder].discard(self._number)
+
+
+def collections_in(path: str | Path) -> list[str]:
+    """Names of the Chroma collections in a folder; none where it holds no Chroma. Creates nothing."""
+    if not (Path(path) / "chroma.sqlite3").is_file():
+        return []
+    engine = FolderEngine(path)
+    try:
+        return [found.name for found in engine.client.list_collections()]
+    finally:
+        engine.close()
+
+
+def _server(host: str, port: int) -> ClientAPI:
+    import chromadb
+    from chromadb.config import Settings
+
+    try:
+        return chromadb.HttpClient(host=host, port=port, settings=Settings(anonymized_telemetry=False))
+    except Exception as error:
+        raise StoreError(f"cannot open the Chroma server at {host}:{port}: {error}") from error

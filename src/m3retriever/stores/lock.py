@@ -1,0 +1,86 @@
+"""One writer per folder: two would corrupt Chroma's vector index without a word."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import filelock
+
+from m3retriever.errors import StoreError, StoreLockedError
+
+_held: dict[tuple[int, Path], tuple[filelock.FileLock, int]] = {}  # shared by the stores of one process
+_guard = threading.Lock()
+
+
+class WriterLock:
+    """The right to write to a folder; the system takes it back when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._mine = False
+
+    @property
+    def held(self) -> bool:
+        """Whether this object has acquired the lock."""
+        return self._mine
+
+    def acquire(self) -> None:
+        """Take the lock, or raise StoreLockedError that names the process which has it."""
+        if self._mine:
+            return
+        with _guard:
+            lock, users = _held.get(self._key, (None, 0))
+            if lock is None:
+                lock = self._lock_file()
+            _held[self._key] = lock, users + 1
+            self._mine = True
+
+    def release(self) -> None:
+        """Give the lock back, if this object has it."""
+        if not self._mine:
+            return
+        with _guard:
+            lock, users = _held.get(self._key, (None, 0))
+            self._mine = False
+            if lock is None:
+                return  # a forked child: the lock is its parent's
+            if users > 1:
+                _held[self._key] = lock, users - 1
+            else:
+                del _held[self._key]
+                lock.release()
+
+    @property
+    def _key(self) -> tuple[int, Path]:
+        return os.getpid(), self.folder.resolve()
+
+    @property
+    def _owner_file(self) -> Path:
+        return self.folder / "writer.json"
+
+    def _lock_file(self) -> filelock.FileLock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / "writer.lock", thread_local=False)
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreLockedError(
+                f"{self.folder.parent} is being written to by {self._owner()}; wait until it has finished "
+                "or close it there (reading is possible meanwhile)"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"cannot write to {self.folder}: {error}") from error
+        now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        self._owner_file.write_text(json.dumps({"pid": os.getpid(), "since": now}), encoding="utf-8")
+        return lock
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads(self._owner_file.read_text(encoding="utf-8"))
+            return f"process {owner['pid']} since {owner['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"

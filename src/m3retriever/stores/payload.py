@@ -1,0 +1,318 @@
+"""What Chroma cannot hold: sparse weights, token vectors and exact dense vectors, in LMDB beside it.
+
+Every document has a slot, a small number that its columns share. One write transaction changes all
+of them or none, and a reader sees one commit from beginning to end, also in another process.
+
+    ids       blake2b(id)          -> slot
+    rows      slot                 -> hash of the text, id
+    blobs     slot                 -> sparse ids and weights, token scales and int8 codes
+    dense     chunk of 256 slots   -> their dense vectors, a (256, d) float32 matrix
+    postings  (token, segment)     -> the segment's slots that hold the token, and their weights
+    pending   slot                 -> a write that Chroma has yet to confirm
+    meta      name                 -> format, model, dimension, revision, which slots are live
+
+A document is written in two steps around Chroma's own write: `stage` puts the large values into free
+slots where no search sees them, and `publish` makes them count. What a crash leaves between the two
+is in `pending`, and the store settles it by asking Chroma what it holds. All numbers on disk are
+little-endian, keys are big-endian so that they sort.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from m3retriever.errors import StoreError
+from m3retriever.kernels import quantize
+from m3retriever.stores.snapshot import CHUNK, SEGMENT, Blob, Snapshot
+from m3retriever.vectors import IntArray, M3Vectors
+
+FORMAT = 1
+DATABASES = ("ids", "rows", "blobs", "dense", "postings", "pending", "meta")
+MAP_SIZE = 1 << 40  # bytes of address space, not of disk: the file grows with its content
+MAX_READERS = 1024
+
+
+def key_of(id: str) -> bytes:
+    """A document id as a key: ids may be longer than LMDB's 511 bytes."""
+    return hashlib.blake2b(id.encode(), digest_size=16).digest()
+
+
+def text_hash(text: str) -> bytes:
+    """What tells whether vectors belong to a text, 16 bytes."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A write that Chroma has yet to confirm: "add" of a text with this hash, or "delete"."""
+
+    slot: int
+    action: str
+    id: str
+    hash: bytes
+
+
+class Payload:
+    """One collection's payload; get it with `open_payload`, which shares it within a process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.RLock()  # writes of this process, one at a time
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._env = lmdb.open(
+                str(path), map_size=MAP_SIZE, max_dbs=len(DATABASES), max_readers=MAX_READERS, metasync=True, sync=True
+            )
+            self._env.reader_check()  # frees the slots of readers that were killed
+            self._dbs = {name: self._env.open_db(name.encode()) for name in DATABASES}
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(f"cannot open the payload in {path}: {error}") from error
+        self._check_format()
+
+    @contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """A consistent view of the last commit; arrays taken from it are copies and may be kept."""
+        try:
+            with self._env.begin(buffers=True) as txn:
+                yield Snapshot(txn, self._dbs)
+        except lmdb.Error as error:
+            raise StoreError(f"cannot read the payload in {self.path}: {error}") from error
+
+    @contextmanager
+    def _write(self) -> Iterator[Writer]:
+        with self.lock:
+            try:
+                with self._env.begin(write=True, buffers=True) as txn:
+                    writer = Writer(txn, self._dbs)
+                    yield writer
+                    writer.finish()
+            except lmdb.Error as error:
+                raise StoreError(f"cannot write to the payload in {self.path}: {error}; nothing was changed") from error
+
+    def set_meta(self, **values: str) -> None:
+        """Keep named strings, such as the model's name."""
+        with self._write() as writer:
+            for name, value in values.items():
+                writer.put("meta", name.encode(), value.encode())
+
+    def stage(self, ids: Sequence[str], hashes: Sequence[bytes], vectors: M3Vectors) -> list[Pending]:
+        """Put documents into free slots, unseen by searches; pass the result to `publish` or `discard`."""
+        with self._write() as writer:
+            slots = writer.allocate(len(ids))
+            writer.put_dense(slots, vectors.dense)
+            staged = []
+            for slot, id, digest, row in zip(slots.tolist(), ids, hashes, vectors, strict=True):
+                codes, scales = quantize(row.colbert)
+                writer.put("blobs", _slot(slot), Blob(row.sparse_ids, row.sparse_weights, scales, codes).to_bytes())
+                staged.append(Pending(slot, "add", id, digest))
+                writer.put("pending", _slot(slot), b"a" + digest + id.encode())
+            return staged
+
+    def stage_delete(self, ids: Sequence[str]) -> list[Pending]:
+        """Note that these documents are about to go; they count until `publish`."""
+        with self._write() as writer:
+            staged = []
+            for slot, id in zip(writer.slots(ids).tolist(), ids, strict=True):
+                staged.append(Pending(slot, "delete", id, b""))
+                writer.put("pending", _slot(slot), b"d" + bytes(16) + id.encode())
+            return staged
+
+    def publish(self, staged: Sequence[Pending]) -> None:
+        """Make staged writes count: new documents are found, what they replace is gone."""
+        with self._write() as writer:
+            added = [entry for entry in staged if entry.action == "add"]
+            old = writer.slots([entry.id for entry in staged])
+            writer.remove(old[old >= 0])
+            for entry in added:
+                writer.put("ids", key_of(entry.id), _slot(entry.slot))
+                writer.put("rows", _slot(entry.slot), entry.hash + entry.id.encode())
+            writer.insert_postings(np.array([entry.slot for entry in added], np.int64))
+            for entry in staged:
+                writer.drop("pending", _slot(entry.slot))
+            writer.bump_revision()
+
+    def discard(self, staged: Sequence[Pending]) -> None:
+        """Forget staged writes that Chroma does not hold."""
+        with self._write() as writer:
+            for entry in staged:
+                writer.drop("pending", _slot(entry.slot))
+            writer.free([entry.slot for entry in staged if entry.action == "add"])
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Drop documents that Chroma no longer holds."""
+        self.publish(self.stage_delete(ids))
+
+    def clear(self) -> None:
+        """Drop everything, the settings included."""
+        with self._write() as writer:
+            writer.clear()
+
+    def close(self) -> None:
+        """Release the file; use `release_payload` instead, which knows of other users."""
+        self._env.close()
+
+    def _check_format(self) -> None:
+        with self.read() as snapshot:
+            found = snapshot.meta("format")
+        if found is None:
+            self.set_meta(format=str(FORMAT))
+        elif found != str(FORMAT):
+            raise StoreError(
+                f"the payload in {self.path} has format {found}, this version reads {FORMAT}: "
+                "update m3retriever, or index the documents again into another folder"
+            )
+
+
+class Writer(Snapshot):
+    """The changes of one write transaction."""
+
+    def __init__(self, txn: lmdb.Transaction, dbs: dict[str, Any]) -> None:
+        super().__init__(txn, dbs)
+        self._live_slots = self.live()
+        self._free = self._numbers("free")
+        self._next = int(self.meta("next") or 0)
+
+    def put(self, database: str, key: bytes, value: bytes) -> None:
+        """Set one value."""
+        self._txn.put(key, value, db=self._dbs[database])
+
+    def drop(self, database: str, key: bytes) -> None:
+        """Remove one value, if it is there."""
+        self._txn.delete(key, db=self._dbs[database])
+
+    def clear(self) -> None:
+        """Empty every database; only the format stays."""
+        for name in DATABASES:
+            self._txn.drop(self._dbs[name], delete=False)
+        self._live_slots, self._free, self._next = np.zeros(0, bool), np.zeros(0, np.uint32), 0
+        self.put("meta", b"format", str(FORMAT).encode())
+
+    def allocate(self, count: int) -> IntArray:
+        """Slots that hold nothing: freed ones first."""
+        reused, self._free = self._free[:count].astype(np.int64), self._free[count:]
+        fresh = np.arange(self._next, self._next + count - len(reused))
+        self._next += len(fresh)
+        return np.concatenate([reused, fresh])
+
+    def free(self, slots: Sequence[int]) -> None:
+        """Give slots back; what they held is gone."""
+        for slot in slots:
+            self.drop("blobs", _slot(slot))
+            self.drop("rows", _slot(slot))
+        self._free = np.concatenate([self._free, np.array(slots, np.uint32)])
+
+    def put_dense(self, slots: IntArray, dense: np.ndarray) -> None:
+        """Write dense vectors into their chunks."""
+        for chunk in np.unique(slots // CHUNK):
+            inside = slots // CHUNK == chunk
+            old = self._txn.get(_slot(int(chunk)), db=self._dbs["dense"])
+            matrix = np.zeros((CHUNK, dense.shape[1]), "<f4")
+            if old is not None:
+                matrix[:] = np.frombuffer(old, "<f4").reshape(CHUNK, -1)
+            matrix[slots[inside] % CHUNK] = dense[inside]
+            self.put("dense", _slot(int(chunk)), matrix.tobytes())
+
+    def insert_postings(self, slots: IntArray) -> None:
+        """Enter documents into the inverted index and mark them live."""
+        for key, (members, weights) in self._group(slots).items():
+            old_slots, old_weights = self._posting(key)
+            self._put_posting(key, np.concatenate([old_slots, members]), np.concatenate([old_weights, weights]))
+        self._mark(slots, True)
+
+    def remove(self, slots: IntArray) -> None:
+        """Take documents out of every column."""
+        for key, (members, _) in self._group(slots).items():
+            old_slots, old_weights = self._posting(key)
+            keep = ~np.isin(old_slots, members)
+            self._put_posting(key, old_slots[keep], old_weights[keep])
+        for id in self.ids(slots):
+            self.drop("ids", key_of(id))
+        self._mark(slots, False)
+        self.free(slots.tolist())
+
+    def bump_revision(self) -> None:
+        """Tell readers that what they have cached is old."""
+        self.put("meta", b"revision", str(self.revision + 1).encode())
+
+    def finish(self) -> None:
+        """Write down which slots are live and free; called once, before the commit."""
+        self.put("meta", b"live", np.packbits(self._live_slots).tobytes())
+        self.put("meta", b"free", self._free.astype("<u4").tobytes())
+        self.put("meta", b"next", str(self._next).encode())
+
+    def _mark(self, slots: IntArray, live: bool) -> None:
+        if len(slots) and slots.max() >= len(self._live_slots):
+            grown = np.zeros(max(int(slots.max()) + 1, self._next), bool)
+            grown[: len(self._live_slots)] = self._live_slots
+            self._live_slots = grown
+        self._live_slots[slots] = live
+
+    def _group(self, slots: IntArray) -> dict[bytes, tuple[IntArray, np.ndarray]]:
+        """The documents' sparse entries by posting list."""
+        if not len(slots):
+            return {}
+        sparse = [self.blob(slot) for slot in slots.tolist()]
+        tokens = np.concatenate([blob.sparse_ids for blob in sparse])
+        weights = np.concatenate([blob.sparse_weights for blob in sparse])
+        owners = np.repeat(slots, [len(blob.sparse_ids) for blob in sparse])
+        by_list = np.lexsort([owners, owners // SEGMENT, tokens])
+        tokens, weights, owners = tokens[by_list], weights[by_list], owners[by_list]
+        lists = np.stack([tokens, owners // SEGMENT], axis=1)
+        starts = np.flatnonzero(np.r_[True, (np.diff(lists, axis=0) != 0).any(axis=1)][: len(lists)])
+        ends = np.append(starts[1:], len(lists))[: len(starts)]
+        return {
+            posting_key(*lists[start]): (owners[start:end], weights[start:end]) for start, end in zip(starts, ends, strict=True)
+        }
+
+    def _put_posting(self, key: bytes, slots: IntArray, weights: np.ndarray) -> None:
+        if len(slots):
+            self.put("postings", key, slots.astype("<u4").tobytes() + weights.astype("<f4").tobytes())
+        else:
+            self.drop("postings", key)
+
+
+def _slot(number: int) -> bytes:
+    return struct.pack(">I", number)
+
+
+def posting_key(token: int, segment: int) -> bytes:
+    """Where the posting list of a token in a segment of slots is kept."""
+    return struct.pack(">II", int(token), int(segment))
+
+
+_shared: dict[tuple[int, Path], tuple[Payload, int]] = {}  # LMDB refuses to open one file twice in a process
+_sharing = threading.Lock()
+
+
+def open_payload(path: Path) -> Payload:
+    """The payload in a folder; the same object for every user in this process. Give it back with `release_payload`."""
+    key = os.getpid(), path.resolve()
+    with _sharing:
+        payload, users = _shared.get(key) or (Payload(path), 0)
+        _shared[key] = payload, users + 1
+        return payload
+
+
+def release_payload(payload: Payload) -> None:
+    """Give a payload back; the last user closes it."""
+    key = os.getpid(), payload.path.resolve()
+    with _sharing:
+        held, users = _shared.get(key, (None, 0))
+        if held is not payload:
+            return  # a forked child holds its parent's object: not ours to close
+        if users > 1:
+            _shared[key] = payload, users - 1
+        else:
+            del _shared[key]
+            payload.close()

@@ -1,0 +1,184 @@
+"""Reading a payload: one LMDB transaction, seen as columns by slot."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from m3retriever.errors import StoreError
+from m3retriever.kernels import Int8Array, dequantize
+from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
+
+CHUNK = 256  # dense vectors kept in one value: 1 MB at d = 1024, read in place by a scan
+SEGMENT = 16384  # slots whose entries share a posting list: bounds what one added document rewrites
+HEADER = struct.Struct("<II")  # sparse entries, tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Blob:
+    """One document's sparse entries and int8 token vectors."""
+
+    sparse_ids: IntArray
+    sparse_weights: FloatArray
+    scales: FloatArray
+    codes: Int8Array
+
+    def to_bytes(self) -> bytes:
+        """Header, then the four arrays one after the other."""
+        return b"".join(
+            [
+                HEADER.pack(len(self.sparse_ids), len(self.scales)),
+                self.sparse_ids.astype("<i4").tobytes(),
+                self.sparse_weights.astype("<f4").tobytes(),
+                self.scales.astype("<f4").tobytes(),
+                self.codes.tobytes(),
+            ]
+        )
+
+    @classmethod
+    def view(cls, value: Any) -> Blob:
+        """The arrays inside a stored value, without copying: valid as long as its transaction."""
+        entries, tokens = HEADER.unpack_from(value)
+        at = HEADER.size
+        ids = np.frombuffer(value, "<i4", entries, at)
+        weights = np.frombuffer(value, "<f4", entries, at + 4 * entries)
+        scales = np.frombuffer(value, "<f4", tokens, at + 8 * entries)
+        codes = np.frombuffer(value, np.int8, offset=at + 8 * entries + 4 * tokens)
+        return cls(ids, weights, scales, codes.reshape(tokens, -1) if tokens else codes.reshape(0, 1))
+
+
+class Snapshot:
+    """A consistent view of the payload. Arrays it returns are copies unless said otherwise."""
+
+    def __init__(self, txn: lmdb.Transaction, dbs: dict[str, Any]) -> None:
+        self._txn, self._dbs = txn, dbs
+
+    def meta(self, name: str) -> str | None:
+        """A named setting, or None."""
+        value = self._txn.get(name.encode(), db=self._dbs["meta"])
+        return None if value is None else bytes(value).decode()
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change that a search can see."""
+        return int(self.meta("revision") or 0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no write waits for Chroma's confirmation."""
+        return bool(self._txn.stat(self._dbs["pending"])["entries"] == 0)
+
+    def __len__(self) -> int:
+        return int(self._txn.stat(self._dbs["rows"])["entries"])
+
+    def pending(self) -> Iterator[tuple[int, bytes, bytes, str]]:
+        """Unconfirmed writes: slot, b"a" or b"d", the text's hash, the id."""
+        for key, value in self._txn.cursor(self._dbs["pending"]):
+            raw = bytes(value)
+            yield struct.unpack(">I", bytes(key))[0], raw[:1], raw[1:17], raw[17:].decode()
+
+    def live(self) -> np.ndarray:
+        """Which slots hold a document that counts: bool, as long as the highest slot demands."""
+        raw = self._txn.get(b"live", db=self._dbs["meta"])
+        return np.zeros(0, bool) if raw is None else np.unpackbits(np.frombuffer(raw, np.uint8)).astype(bool)
+
+    def slots(self, ids: Sequence[str]) -> IntArray:
+        """Each id's slot, -1 for an id that is not here: (n,) int64."""
+        database = self._dbs["ids"]
+        found = (self._txn.get(hashlib.blake2b(id.encode(), digest_size=16).digest(), db=database) for id in ids)
+        return np.array([-1 if value is None else struct.unpack(">I", value)[0] for value in found], np.int64)
+
+    def ids(self, slots: IntArray) -> list[str]:
+        """The ids of live slots."""
+        return [bytes(self._value("rows", slot)[16:]).decode() for slot in slots.tolist()]
+
+    def hashes(self, slots: IntArray) -> list[bytes]:
+        """The hashes of the texts of live slots."""
+        return [bytes(self._value("rows", slot)[:16]) for slot in slots.tolist()]
+
+    def all_ids(self) -> Iterator[str]:
+        """Every id, in the order of slots."""
+        for _, value in self._txn.cursor(self._dbs["rows"]):
+            yield bytes(value[16:]).decode()
+
+    def blob(self, slot: int) -> Blob:
+        """One document's sparse entries and token vectors, in place: use them before the snapshot ends."""
+        return Blob.view(self._value("blobs", slot))
+
+    def dense(self, slots: IntArray) -> FloatArray:
+        """Dense vectors, (n, d)."""
+        rows = [self._chunk(slot // CHUNK)[slot % CHUNK] for slot in slots.tolist()]
+        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+    def dense_scan(self, query: FloatArray, wanted: IntArray) -> FloatArray:
+        """Inner products of a query (d,) with the dense vectors of ascending slots, to float32's rounding."""
+        result = np.empty(len(wanted), np.float32)
+        for chunk in np.unique(wanted // CHUNK).tolist():
+            begin, end = np.searchsorted(wanted, [chunk * CHUNK, (chunk + 1) * CHUNK])
+            result[begin:end] = (self._chunk(chunk) @ query)[wanted[begin:end] % CHUNK]
+        return result
+
+    def sparse_scan(self, query: M3Vectors, size: int) -> FloatArray:
+        """`sparse_score` with every slot below `size`: (size,) float32; term at a time over the postings."""
+        total = np.zeros(size)
+        segments = -(-size // SEGMENT)
+        for token, weight in zip(query.sparse_ids.tolist(), query.sparse_weights.tolist(), strict=True):
+            for segment in range(segments):
+                slots, weights = self._posting(struct.pack(">II", token, segment))
+                total[slots] += weights.astype(np.float64) * weight
+        return total.astype(np.float32)
+
+    def sparse(self, slots: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
+        """Sparse entries in CSR: ids, weights, offsets."""
+        blobs = [self.blob(slot) for slot in slots.tolist()]
+        if not blobs:
+            return np.empty(0, np.int32), np.empty(0, np.float32), offsets([])
+        return (
+            np.concatenate([blob.sparse_ids for blob in blobs]),
+            np.concatenate([blob.sparse_weights for blob in blobs]),
+            offsets([len(blob.sparse_ids) for blob in blobs]),
+        )
+
+    def tokens(self, slots: IntArray, dim: int) -> tuple[Int8Array, FloatArray, IntArray]:
+        """Token vectors as int8 codes (t, d), scales (t,), offsets (n + 1,)."""
+        blobs = [self.blob(slot) for slot in slots.tolist()]
+        filled = [blob.codes for blob in blobs if len(blob.scales)]
+        return (
+            np.concatenate(filled) if filled else np.empty((0, dim), np.int8),
+            np.concatenate([blob.scales for blob in blobs]) if blobs else np.empty(0, np.float32),
+            offsets([len(blob.scales) for blob in blobs]),
+        )
+
+    def vectors(self, slots: IntArray, dim: int) -> M3Vectors:
+        """Everything that is stored of these documents; token vectors carry the loss of their int8 codes."""
+        if not len(slots):
+            return M3Vectors.empty(dim)
+        codes, scales, token_offsets = self.tokens(slots, dim)
+        return M3Vectors(self.dense(slots), *self.sparse(slots), dequantize(codes, scales), token_offsets)
+
+    def _chunk(self, number: int) -> FloatArray:
+        return np.frombuffer(self._value("dense", number), "<f4").reshape(CHUNK, -1)
+
+    def _value(self, database: str, number: int) -> Any:
+        """What stands under a slot's or chunk's number, as a buffer."""
+        value = self._txn.get(struct.pack(">I", number), db=self._dbs[database])
+        if value is None:
+            raise StoreError(f"the payload is damaged: {database} lacks number {number}; index the documents again")
+        return value
+
+    def _posting(self, key: bytes) -> tuple[IntArray, FloatArray]:
+        value = self._txn.get(key, db=self._dbs["postings"])
+        if value is None:
+            return np.empty(0, np.uint32), np.empty(0, np.float32)
+        count = len(value) // 8
+        return np.frombuffer(value, "<u4", count), np.frombuffer(value, "<f4", count, 4 * count)
+
+    def _numbers(self, name: str) -> np.ndarray:
+        raw = self._txn.get(name.encode(), db=self._dbs["meta"])
+        return np.zeros(0, np.uint32) if raw is None else np.frombuffer(raw, "<u4").copy()

@@ -1,0 +1,442 @@
+"""Every store against the contract, and what ChromaStore adds: disk, processes, crashes."""
+
+import gc
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import chromadb
+import numpy as np
+import pytest
+from chromadb.config import Settings
+
+from m3retriever import (
+    ChromaStore,
+    Document,
+    EncoderMismatchError,
+    HashingEncoder,
+    InvalidArgumentError,
+    InvalidDocumentError,
+    InvalidVectorsError,
+    M3Vectors,
+    MemoryStore,
+    StoreError,
+    StoreLockedError,
+    UnknownDocumentError,
+)
+from m3retriever.stores import chroma
+from m3retriever.testing import check_store
+
+ENCODER = HashingEncoder()
+WORKER = Path(__file__).with_name("store_worker.py")
+
+
+def filled(store, texts, **metadata):
+    documents = [Document(f"d{row}", text, dict(metadata)) for row, text in enumerate(texts)]
+    store.add(documents, ENCODER.encode_documents(texts))
+    return store
+
+
+def query(text):
+    return ENCODER.encode_queries([text])
+
+
+def worker(*arguments):
+    """A Python process that works on a store; see store_worker.py."""
+    command = [sys.executable, str(WORKER), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real `chroma run` on a free port of this machine."""
+    port, folder = free_port(), tmp_path_factory.mktemp("server")
+    program = Path(sys.executable).with_name("chroma")
+    command = [str(program), "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    try:
+        for _ in range(200):
+            try:
+                chromadb.HttpClient(host="127.0.0.1", port=port, settings=Settings(anonymized_telemetry=False)).heartbeat()
+                break
+            except Exception:
+                assert process.poll() is None, "chroma run ended"
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_memory_store_fulfils_the_contract():
+    check_store(MemoryStore)
+
+
+def test_chroma_store_fulfils_the_contract_embedded(tmp_path):
+    numbers = iter(range(100))
+    check_store(lambda: ChromaStore(tmp_path / str(next(numbers))))
+
+
+def test_chroma_store_fulfils_the_contract_with_a_server(server, tmp_path):
+    numbers = iter(range(100))
+
+    def make():
+        number = next(numbers)
+        return ChromaStore(host="127.0.0.1", port=server, collection=f"contract-{number}", payload=tmp_path / str(number))
+
+    check_store(make)
+
+
+def test_chroma_store_takes_a_client_of_your_own():
+    with_client = ChromaStore(client=chromadb.EphemeralClient(Settings(anonymized_telemetry=False)), collection="own-client")
+    folder = with_client._payload.path
+    filled(with_client, ["red fox", "blue whale"])
+    assert len(with_client) == 2
+    with_client.close()
+    assert not folder.exists(), "a payload for a client in memory goes with its store"
+
+
+def test_hnsw_candidates_are_scored_like_exact_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)  # as if the collection were too large to scan
+    store, exact = ChromaStore(tmp_path), MemoryStore()
+    words = np.random.default_rng(0).integers(0, 400, (600, 12))
+    for each in (store, exact):
+        filled(each, [" ".join(f"w{word}" for word in row) for row in words])
+    for text in ("w1 w2 w3 w4", "w77 w8 w200"):
+        ours, theirs = store.search(query(text), depth=50), exact.search(query(text), depth=50)
+        expected = dict(zip(theirs.ids, theirs.values.tolist(), strict=True))
+        assert len(set(ours.ids) & set(theirs.ids)) >= 0.95 * len(theirs), "HNSW finds nearly what an exact scan finds"
+        for id, values in zip(ours.ids, ours.values.tolist(), strict=True):
+            if id in expected:
+                np.testing.assert_allclose(values, expected[id], atol=2e-3)
+
+
+def test_a_new_process_gives_the_same_hits_to_the_last_bit(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox runs", "a blue whale", "red wine", "fox and whale"], lang="en")
+    here = store.search(query("red whale"), depth=10)
+    store.close()
+    there = finish(worker("search", tmp_path, "red whale"))
+    assert there["ids"] == list(here.ids)
+    assert there["values"] == [value.hex() for value in here.values.ravel().tolist()]
+
+
+def test_a_second_writer_is_refused_by_name_while_readers_see_what_is_committed(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox"])
+    refused = finish(worker("add", tmp_path, "other", "blue whale"))
+    assert refused["error"] == "StoreLockedError"
+    assert f"process {os.getpid()} since" in refused["message"]
+    assert finish(worker("search", tmp_path, "red fox"))["ids"] == ["d0"]
+    store.close()
+    assert finish(worker("add", tmp_path, "other", "blue whale")) == {"error": None}
+    assert sorted(finish(worker("search", tmp_path, "blue whale"))["ids"]) == ["d0", "other"]
+
+
+def test_a_reader_sees_what_another_process_adds_and_deletes_meanwhile(tmp_path):
+    filled(ChromaStore(tmp_path), ["red fox"]).close()
+    reader = ChromaStore(tmp_path)
+    assert finish(worker("add", tmp_path, "new", "blue whale")) == {"error": None}
+    found = reader.search(query("blue whale"), depth=5)
+    assert found.of(found.ids.index("new"))["colbert"] > 0.99
+    assert reader.get(["new"])[0].text == "blue whale"
+    assert finish(worker("delete", tmp_path, "new")) == {"error": None}
+    assert reader.search(query("blue whale"), depth=5).ids == ("d0",)
+
+
+def test_two_stores_of_one_process_share_the_folder(tmp_path):
+    first, second = ChromaStore(tmp_path), ChromaStore(tmp_path)
+    filled(first, ["red fox"])
+    second.add([Document("other", "blue whale")], ENCODER.encode_documents(["blue whale"]))
+    assert len(first) == len(second) == 2
+    first.close()
+    assert len(second) == 2
+    second.close()
+    with pytest.raises(StoreError, match="closed"):
+        len(second)
+
+
+def test_a_store_that_is_forgotten_lets_go_of_the_folder(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox"])
+    del store
+    gc.collect()
+    assert finish(worker("add", tmp_path, "other", "blue whale")) == {"error": None}
+
+
+@pytest.mark.parametrize("moment", ["before chroma", "after chroma", "after publish"])
+@pytest.mark.parametrize("action", ["add", "replace", "delete"])
+def test_a_crash_between_any_two_steps_leaves_whole_documents(tmp_path, action, moment):
+    filled(ChromaStore(tmp_path), ["red fox", "blue whale"], lang="en").close()
+    crashed = worker("crash", tmp_path, action, moment)
+    crashed.communicate(timeout=120)
+    assert crashed.returncode == 9
+    store = ChromaStore(tmp_path)
+    arrived = moment != "before chroma"
+    expected = {"d0": "red fox", "d1": "blue whale"}
+    if arrived:
+        expected = {
+            "add": {**expected, "d2": "green frog"},
+            "replace": {**expected, "d1": "green frog"},
+            "delete": {"d0": "red fox"},
+        }[action]
+    assert_equals_undisturbed(store, expected)
+    assert store.missing() == []
+    store.add([Document("later", "grey owl")], ENCODER.encode_documents(["grey owl"]))  # and it goes on
+    assert_equals_undisturbed(store, {**expected, "later": "grey owl"})
+
+
+def assert_equals_undisturbed(store, expected):
+    """The store holds exactly these texts, and finds and scores as a store that never crashed."""
+    fresh, ids = MemoryStore(), sorted(expected)
+    fresh.add([Document(id, expected[id]) for id in ids], ENCODER.encode_documents([expected[id] for id in ids]))
+    assert len(store) == len(expected)
+    assert [document.text for document in store.get(ids)] == [expected[id] for id in ids]
+    for text in ("red fox", "blue whale", "green frog"):
+        ours, theirs = store.search(query(text), depth=100), fresh.search(query(text), depth=100)
+        assert sorted(ours.ids) == sorted(theirs.ids)
+        rows = [ours.ids.index(id) for id in theirs.ids]
+        assert [ours.found_by[row] for row in rows] == list(theirs.found_by)
+        np.testing.assert_allclose(ours.values[rows], theirs.values, atol=2e-3)
+
+
+def test_a_process_killed_at_random_moments_loses_nothing_acknowledged(tmp_path):
+    acknowledged = tmp_path / "acknowledged.txt"
+    chosen = random.Random(7)
+    for _ in range(5):
+        process = worker("churn", tmp_path / "store", acknowledged)
+        deadline = time.monotonic() + 60
+        size = acknowledged.stat().st_size if acknowledged.exists() else 0
+        while not acknowledged.exists() or acknowledged.stat().st_size == size:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(chosen.random() * 0.4)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+        expected, unsure = replay(acknowledged)
+        store = ChromaStore(tmp_path / "store")
+        held = {id: store.get([id])[0].text for id in expected | dict.fromkeys(unsure) if has(store, id)}
+        for id, text in expected.items():
+            assert held.get(id) == text or id in unsure, f"{id} was acknowledged as {text!r}, and is {held.get(id)!r}"
+        assert_equals_undisturbed(store, held)
+        assert store.missing() == []
+        store.close()
+
+
+def has(store, id):
+    try:
+        store.get([id])
+    except UnknownDocumentError:
+        return False
+    return True
+
+
+def replay(log):
+    """What the log acknowledges: {id: text}, and the ids whose last write was begun but not acknowledged."""
+    expected, begun = {}, {}
+    for line in log.read_text().splitlines():
+        state, action, id, text = line.split("\t")
+        if state == "begin":
+            begun[id] = True
+        else:
+            begun.pop(id, None)
+            if action == "add":
+                expected[id] = text
+            else:
+                expected.pop(id, None)
+    return expected, list(begun)
+
+
+def test_documents_of_another_client_are_named_as_missing_and_ghosts_are_dropped(tmp_path):
+    filled(ChromaStore(tmp_path), ["red fox", "blue whale"]).close()
+    finish(worker("foreign", tmp_path, "d1", "added elsewhere"))  # deletes d1 and adds "foreign", by chromadb alone
+    store = ChromaStore(tmp_path)
+    assert len(store) == 1
+    assert store.missing() == ["foreign"]
+    assert store.search(query("blue whale"), depth=5).ids == ("d0",)
+    assert store.held(["foreign"])[0].text == "added elsewhere"
+
+
+def test_a_collection_made_anew_has_no_payload_of_the_old_one(tmp_path):
+    filled(ChromaStore(tmp_path), ["red fox"]).close()
+    finish(worker("recreate", tmp_path))
+    assert len(ChromaStore(tmp_path)) == 0
+
+
+def test_a_store_remembers_its_model_and_refuses_another(tmp_path):
+    store = ChromaStore(tmp_path)
+    store.bind("model-a", 256)
+    filled(store, ["red fox"])
+    with pytest.raises(EncoderMismatchError, match="made with the model 'model-a'; got 'model-b'"):
+        store.bind("model-b", 256)
+    with pytest.raises(EncoderMismatchError, match="dimension 256; got 64"):
+        store.add([Document("x", "x")], HashingEncoder(64).encode_documents(["x"]))
+    with pytest.raises(EncoderMismatchError, match="dimension 256; the query has 64"):
+        store.search(HashingEncoder(64).encode_queries(["x"]), depth=1)
+
+
+def test_the_collection_is_an_ordinary_one_for_chroma(tmp_path):
+    store = filled(ChromaStore(tmp_path, collection="plain"), ["red fox", "blue whale"], lang="en")
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    collection = client.get_collection("plain")
+    found = collection.query(query_embeddings=[query("red fox").dense[0]], n_results=1, where={"lang": "en"})
+    assert found["ids"] == [["d0"]]
+    assert found["documents"] == [["red fox"]]
+    assert found["metadatas"] == [[{"lang": "en"}]]
+    assert found["distances"][0][0] == pytest.approx(0, abs=1e-6)
+    store.close()
+
+
+def test_the_callers_arrays_can_change_after_add(tmp_path):
+    for store in (MemoryStore(), ChromaStore(tmp_path)):
+        vectors = ENCODER.encode_documents(["red fox"])
+        store.add([Document("a", "red fox")], vectors)
+        before = store.score(query("red fox"), ["a"]).values.copy()
+        vectors.dense[:] = 0
+        vectors.colbert[:] = 0
+        np.testing.assert_array_equal(store.score(query("red fox"), ["a"]).values, before)
+
+
+def test_a_filter_is_asked_again_after_a_change(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox"], tenant="a")
+    assert store.search(query("red fox"), depth=5, where={"tenant": "a"}).ids == ("d0",)
+    filled(store, ["red fox"], tenant="b")
+    assert store.search(query("red fox"), depth=5, where={"tenant": "a"}).ids == ()
+    assert store.search(query("red fox"), depth=5, where={"tenant": "b"}).ids == ("d0",)
+
+
+def test_threads_that_search_and_add_at_once_get_what_a_serial_run_gets(tmp_path):
+    texts = [f"w{row % 17} w{row % 5} w{row}" for row in range(200)]
+    store = filled(ChromaStore(tmp_path), texts)
+    alone = [store.score(query(text), [f"d{row}"]).values.tobytes() for row, text in enumerate(texts)]
+    failures = []
+
+    def search(start):
+        for row in range(start, 200, 8):
+            scores = store.search(query(texts[row]), depth=10)
+            if scores.values[scores.ids.index(f"d{row}")].tobytes() != alone[row]:
+                failures.append(row)
+
+    def add():
+        for number in range(15):
+            store.add([Document(f"new{number}", f"x{number}")], ENCODER.encode_documents([f"x{number}"]))
+
+    threads = [threading.Thread(target=search, args=[start]) for start in range(8)] + [threading.Thread(target=add)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(store) == 215
+
+
+def test_space_of_replaced_documents_is_used_again(tmp_path):
+    store = filled(ChromaStore(tmp_path), [f"w{row}" for row in range(50)])
+    for _ in range(5):
+        filled(store, [f"w{row} again" for row in range(50)])
+    with store._payload.read() as snapshot:
+        assert int(snapshot.meta("next")) <= 100, "slots of replaced documents must be given out again"
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (Document("", "x"), "non-empty str"),
+        (Document("a\ud800", "x"), "lone surrogate"),
+        (Document("a", "x\ud800"), "lone surrogate at character 1"),
+        (Document("a", None), "text must be a str; got NoneType"),
+        (Document("a", "x", {"k": {"nested": 1}}), "metadata key 'k': a value must be str, int, float, bool"),
+        (Document("a", "x", {"k": np.float32(1)}), "got float32"),
+        (Document("a", "x", {"k": float("nan")}), "must be finite"),
+        (Document("a", "x", {"k": 2**70}), "fit 64 bits"),
+        (Document("a", "x", {"k": []}), "non-empty and of one type"),
+        (Document("a", "x", {"k": [1, "x"]}), "non-empty and of one type"),
+        (Document("a", "x", {1: "x"}), "a key must be a non-empty str"),
+        (Document("a", "x", {"$k": "x"}), "does not begin with"),
+        (Document("a", "x", {"chroma:document": "x"}), "a key must be"),
+    ],
+)
+def test_a_document_that_cannot_be_stored_is_refused_and_its_batch_untouched(tmp_path, document, message):
+    vectors = ENCODER.encode_documents(["good", "bad"])
+    for store in (MemoryStore(), ChromaStore(tmp_path)):
+        with pytest.raises(InvalidDocumentError, match=message):
+            store.add([Document("good", "good"), document], vectors)
+        assert len(store) == 0
+
+
+def test_odd_but_storable_documents_come_back_as_they_went(tmp_path):
+    documents = [
+        Document("a/../b", "", {"list": [1, 2], "big": 2**62, "true": True, "float": 1.0}),
+        Document(" ", "nul \x00 inside", {"a.b": "x"}),
+        Document("é" * 600, "line\nbreak \u202e right to left", {}),
+        Document("\x01", "文" * 10_000, {"text": "日本語"}),
+    ]
+    store = ChromaStore(tmp_path)
+    store.add(documents, ENCODER.encode_documents([document.text for document in documents]))
+    store.close()
+    again = ChromaStore(tmp_path)
+    assert again.get([document.id for document in documents]) == documents
+    again.delete(["é" * 600])
+    assert len(again) == 3
+
+
+def test_vectors_that_are_not_finite_are_refused(tmp_path):
+    vectors = ENCODER.encode_documents(["a"])
+    for name in ("dense", "colbert", "sparse_weights"):
+        parts = {field: getattr(vectors, field).copy() for field in vectors.__dataclass_fields__}
+        parts[name].flat[0] = np.nan
+        for store in (MemoryStore(), ChromaStore(tmp_path)):
+            with pytest.raises(InvalidVectorsError, match=f"{name} must be finite"):
+                store.add([Document("a", "a")], M3Vectors(**parts))
+            assert len(store) == 0
+
+
+@pytest.mark.parametrize("name", ["m3", "", "a b", "-ab", "../../etc", "a" * 513])
+def test_a_collection_name_that_chroma_refuses_is_refused_in_words(tmp_path, name):
+    with pytest.raises(InvalidArgumentError, match="3 to 512 characters"):
+        ChromaStore(tmp_path, collection=name)
+
+
+def test_a_store_takes_exactly_one_place(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="exactly one of path, client and host"):
+        ChromaStore()
+    with pytest.raises(InvalidArgumentError, match="exactly one"):
+        ChromaStore(tmp_path, host="127.0.0.1")
+
+
+def test_a_server_that_is_not_there_and_a_path_that_is_a_file_are_clear_errors(tmp_path):
+    with pytest.raises(StoreError, match=r"cannot open the Chroma server at 127\.0\.0\.1"):
+        ChromaStore(host="127.0.0.1", port=free_port())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="cannot open the Chroma folder"):
+        ChromaStore(tmp_path / "file")
+
+
+def test_a_payload_of_a_newer_format_is_refused_in_words(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox"])
+    store._payload.set_meta(format="99")
+    store.close()
+    with pytest.raises(StoreError, match="has format 99, this version reads 1: update m3retriever"):
+        ChromaStore(tmp_path)
+
+
+def test_the_lock_error_is_an_oserror_too():
+    assert issubclass(StoreLockedError, OSError)
