@@ -1,0 +1,364 @@
+"""The command line: thin over the library. Errors are one line on stderr, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from m3retriever import __version__
+from m3retriever.errors import (
+    InvalidArgumentError,
+    InvalidDocumentError,
+    M3RetrieverError,
+    StoreError,
+    TruncationWarning,
+    UnknownTextWarning,
+)
+
+if TYPE_CHECKING:
+    from m3retriever.index import M3Index
+
+app = typer.Typer(
+    name="m3retriever",
+    help="Hybrid retrieval with BGE-M3 over Chroma: dense, sparse and ColBERT scores in one ranking, with the reasons shown.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+INTERRUPTED = 130  # the shell's code for a process ended by Ctrl-C
+BATCH = 256  # documents a step when indexing
+
+PathOption = Annotated[Path, typer.Option("--path", help="Folder of the index.")]
+CollectionOption = Annotated[Optional[str], typer.Option(help="Chroma collection.")]  # noqa: UP045  # typer reads it at run time
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="BAAI/bge-m3, mini, hashing or a folder; default: the index's own."),
+]
+ProfileOption = Annotated[Optional[Path], typer.Option(help="TOML file; default: profile.toml in the index's folder.")]  # noqa: UP045
+ModeOption = Annotated[str, typer.Option(help="hybrid, dense, sparse or colbert.")]
+WeightsOption = Annotated[Optional[str], typer.Option(help="dense,sparse,colbert, such as .4,.2,.4.")]  # noqa: UP045
+WhereOption = Annotated[Optional[str], typer.Option(help='Filter in Chroma\'s language, such as \'{"lang": "en"}\'.')]  # noqa: UP045
+ThresholdOption = Annotated[Optional[str], typer.Option(help="Lowest score that counts: a number, or 'profile'.")]  # noqa: UP045
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main() -> None:
+    """Entry point of the commands `m3retriever` and `m3`."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]  # ours ignores the place in the code
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted; what was stored is kept", INTERRUPTED))
+    except M3RetrieverError as error:
+        sys.exit(_fail(str(error), 1))
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # the last line of defence: a user sees a sentence, not a traceback
+        if hasattr(error, "format_message"):  # a wrong option or argument, found by typer
+            sys.exit(_fail(f"{error.format_message()} (see --help)", 2))
+        if type(error).__name__ == "Abort":
+            sys.exit(_fail("interrupted; what was stored is kept", INTERRUPTED))
+        if os.environ.get("M3RETRIEVER_DEBUG"):
+            raise
+        sys.exit(_fail(f"unexpected {type(error).__name__}: {error}; set M3RETRIEVER_DEBUG=1 to see where", 1))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"m3retriever {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Hybrid retrieval with BGE-M3 over Chroma: dense, sparse and ColBERT scores in one ranking, with the reasons shown."""
+
+
+@app.command()
+def index(
+    files: Annotated[list[Path], typer.Argument(help="JSONL (BEIR corpus.jsonl), CSV, .txt, .md files, or folders of them.")],
+    path: PathOption,
+    model: ModelOption = None,
+    collection: CollectionOption = None,
+    skip_bad: Annotated[bool, typer.Option(help="Report and leave out lines that are no documents.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
+    from m3retriever.index import Added
+    from m3retriever.io import read_documents
+
+    bad: list[str] = []
+
+    def report(error: InvalidDocumentError) -> None:
+        bad.append(str(error))
+        typer.echo(f"skipped: {error}", err=True)
+
+    for file in files:
+        if not file.exists():
+            raise InvalidArgumentError(f"no such file or folder: {file}")
+    warnings.simplefilter("ignore", TruncationWarning)  # counted once, at the end
+    with _opened(path, model=model, collection=collection, create=True) as opened, _progress("indexing") as advance:
+        total, batch, seen = Added(), [], set[str]()
+        for file in files:
+            for document in read_documents(file, on_bad=report if skip_bad else None):
+                if document.id in seen:
+                    raise InvalidDocumentError(
+                        f"{file}: the id {document.id!r} comes a second time in this run; ids must be unique"
+                    )
+                seen.add(document.id)
+                batch.append(document)
+                if len(batch) == BATCH:
+                    total, batch = total + opened.add(batch), []
+                    advance(BATCH)
+        total += opened.add(batch)
+        advance(len(batch))
+        if cut := getattr(opened.encoder, "truncated", 0):
+            limit = opened.encoder.max_length  # type: ignore[attr-defined]  # whoever counts cuts has a limit
+            typer.echo(f"warning: {cut} texts are longer than {limit} tokens; only their beginning was indexed", err=True)
+        done = {"new": total.new, "replaced": total.replaced, "unchanged": total.unchanged, "skipped": len(bad)}
+        summary = ", ".join(f"{count} {name}" for name, count in done.items() if count or name == "new")
+        _show({**done, "documents": len(opened)}, f"{summary}; the index holds {len(opened)} documents", as_json)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    path: PathOption,
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    mode: ModeOption = "hybrid",
+    weights: WeightsOption = None,
+    where: WhereOption = None,
+    threshold: ThresholdOption = None,
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search an index; every hit shows its score in every mode."""
+    from m3retriever import report
+
+    settings = _settings(mode, weights, where, threshold)
+    with _opened(path, model=model, collection=collection, profile=profile) as opened:
+        hits = opened.search(query, k, **settings)
+        used = report.used_weights(mode, settings["weights"] or opened.profile.weights)
+        if as_json:
+            _print_json(report.search_json(query, mode, used, hits))
+        else:
+            report.print_hits(query, mode, used, hits)
+
+
+@app.command()
+def explain(
+    query: Annotated[str, typer.Argument(help="The query.")],
+    id: Annotated[str, typer.Argument(help="The document's id.")],
+    path: PathOption,
+    k: Annotated[int, typer.Option("-k", help="How many hits the search would show.")] = 10,
+    mode: ModeOption = "hybrid",
+    weights: WeightsOption = None,
+    where: WhereOption = None,
+    threshold: ThresholdOption = None,
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a document has the place it has for a query, or why it is missing."""
+    from m3retriever import report
+
+    settings = _settings(mode, weights, where, threshold)
+    with _opened(path, model=model, collection=collection, profile=profile) as opened:
+        explanation = opened.explain(query, id, k=k, **settings)
+        if as_json:
+            _print_json(report.explanation_json(explanation))
+        else:
+            report.print_explanation(explanation)
+
+
+@app.command()
+def info(path: PathOption, collection: CollectionOption = None, as_json: JsonOption = False) -> None:
+    """Show what an index holds, without loading its model."""
+    from m3retriever import report
+
+    content = report.index_info(_existing(path, collection), collection)
+    _show(content, "\n".join(f"{name.replace('_', ' '):<20} {value}" for name, value in content.items()), as_json)
+
+
+@app.command()
+def doctor(
+    path: Annotated[Optional[Path], typer.Option("--path", help="An index to look at as well.")] = None,  # noqa: UP045
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check versions, device, models, memory and an index, and say what to do."""
+    from m3retriever.doctor import diagnose, print_checks
+
+    checks = diagnose(path, collection)
+    if as_json:
+        _print_json({"checks": [check._asdict() for check in checks]})
+    else:
+        print_checks(checks)
+    raise typer.Exit(int(any(check.level == "error" for check in checks)))
+
+
+@app.command()
+def inspect(
+    path: PathOption,
+    profile: ProfileOption = None,
+    collection: CollectionOption = None,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[bool, typer.Option(help="Permit an address that other machines reach.")] = False,
+) -> None:
+    """Open the inspector: why is a document recalled, or not?"""
+    from m3retriever.inspector.launch import serve
+
+    _existing(path, collection)
+    raise typer.Exit(serve(path, collection=collection, profile=profile, host=host, port=port, allow_remote=allow_remote))
+
+
+@app.command()
+def demo(
+    inspector: Annotated[bool, typer.Option(help="Serve the inspector at the end.")] = True,
+    port: Annotated[int, typer.Option(help="Port of the inspector.")] = 8501,
+    path: Annotated[Path, typer.Option("--path", help="Folder for the demo's index.")] = Path(".m3-demo"),
+) -> None:
+    """Index Python's standard library docstrings, compare the modes, and serve the inspector."""
+    from m3retriever import report
+    from m3retriever.demo import run
+
+    if inspector:
+        from m3retriever.inspector.launch import check_port, serve
+
+        check_port("127.0.0.1", port)
+    folder = run.demo_folder(path)
+    with _opened(folder, model="mini", create=True) as opened:
+        documents = run.documents()
+        with _progress("indexing", total=len(documents)) as advance:
+            run.build(opened, documents, on_step=advance)
+        report.print_side_by_side(run.QUESTION, run.side_by_side(opened, run.QUESTION), len(opened))
+        questions = run.golden([document.id for document in documents])
+        with _progress("evaluating", total=len(questions)) as advance:
+            quality = run.quality(opened, questions, on_step=advance)
+        report.print_quality(quality.questions, quality.means)
+    typer.echo(f"\nthe index is in {folder}; try: m3retriever search 'sort a list' --path {folder}")
+    if inspector:
+        typer.echo(f"the inspector is at http://127.0.0.1:{port} (Ctrl-C ends it)")
+        raise typer.Exit(serve(folder, port=port))
+
+
+@contextmanager
+def _opened(
+    path: Path,
+    *,
+    model: str | None = None,
+    collection: str | None = None,
+    profile: Path | None = None,
+    create: bool = False,
+) -> Iterator[M3Index]:
+    from m3retriever.index import M3Index
+
+    if not create:
+        _existing(path, collection)
+    with M3Index.open(path, model=model, collection=collection, profile=profile) as opened:
+        yield opened
+
+
+def _existing(path: Path, collection: str | None) -> Path:
+    """The folder, if there is an index in it: reading must not create one."""
+    from m3retriever.stores.chroma import ChromaStore
+
+    if not ChromaStore.exists(path, collection):
+        name = f"collection {collection!r}" if collection else "index"
+        raise StoreError(f"no {name} in {path}; make one with: m3retriever index FILES --path {path}")
+    return path
+
+
+def _settings(mode: str, weights: str | None, where: str | None, threshold: str | None) -> dict[str, Any]:
+    return {
+        "mode": mode,
+        "weights": _weights(weights),
+        "where": _where(where),
+        "threshold": _threshold(threshold),
+    }
+
+
+def _weights(text: str | None) -> Any:
+    from m3retriever.types import Weights
+
+    if text is None:
+        return None
+    try:
+        return Weights.of([float(part) for part in text.split(",")])
+    except ValueError as error:
+        reason = error if isinstance(error, InvalidArgumentError) else "not numbers"
+        raise InvalidArgumentError(f"--weights takes three numbers such as .4,.2,.4; got {text!r} ({reason})") from error
+
+
+def _where(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f'--where takes JSON such as \'{{"lang": "en"}}\'; got {text!r} ({error})') from error
+
+
+def _threshold(text: str | None) -> float | str | None:
+    if text is None or text == "profile":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"--threshold takes a number or 'profile'; got {text!r}") from error
+
+
+@contextmanager
+def _progress(what: str, total: int | None = None) -> Iterator[Any]:
+    """A bar on stderr in a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    if total is not None:
+        columns.append(TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _show(content: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(content)
+    else:
+        typer.echo(text)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, ensure_ascii=False))
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo("error: " + " ".join(message.split()), err=True)
+    return code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    if issubclass(category, TruncationWarning | UnknownTextWarning):
+        typer.echo(f"warning: {message}", err=True)

@@ -1,0 +1,173 @@
+"""What the command line prints: hits, explanations and tables, as JSON and for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from m3retriever.explanation import Explanation
+from m3retriever.types import MODES, Hit, Weights
+
+SNIPPET = 60  # characters of a text in a table
+PLAIN_WIDTH = 120  # columns where the output is no terminal
+
+
+def used_weights(mode: str, weights: Weights) -> dict[str, float]:
+    """The weights that made the score, summing to 1: all on one mode where one was asked for."""
+    if mode == "hybrid":
+        return dict(zip(MODES, weights.normalized(), strict=True))
+    return {one: float(one == mode) for one in MODES}
+
+
+def search_json(query: str, mode: str, weights: Mapping[str, float], hits: Sequence[Hit]) -> dict[str, Any]:
+    """The object that `search --json` prints."""
+    return {
+        "query": query,
+        "mode": mode,
+        "weights": dict(weights),
+        "hits": [
+            {
+                "rank": rank,
+                "id": hit.document.id,
+                "score": hit.score,
+                "scores": dict(hit.scores),
+                "ranks": dict(hit.ranks),
+                "found_by": [one for one in MODES if one in hit.found_by],
+                "text": hit.document.text,
+                "metadata": dict(hit.document.metadata),
+            }
+            for rank, hit in enumerate(hits, start=1)
+        ],
+    }
+
+
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """The object that `explain --json` prints."""
+    content = asdict(explanation)
+    content["found_by"] = [one for one in MODES if one in explanation.found_by]
+    content["shared_tokens"] = [{**asdict(token), "product": token.product} for token in explanation.shared_tokens]
+    content["advice"] = explanation.advice
+    return content
+
+
+def index_info(path: Path, collection: str | None) -> dict[str, Any]:
+    """What `info` shows of an index."""
+    from m3retriever.stores.chroma import ChromaStore
+    from m3retriever.stores.connection import DEFAULT_COLLECTION
+
+    store = ChromaStore(path, collection=collection or DEFAULT_COLLECTION)
+    try:
+        settings = store.settings()
+        profile = path / "profile.toml"
+        return {
+            "path": str(path),
+            "collection": collection or DEFAULT_COLLECTION,
+            "documents": len(store),
+            "without_vectors": len(store.missing()),
+            "model": settings["source"],
+            "model_name": settings["model"],
+            "dimension": int(settings["dim"]) if settings["dim"] else None,
+            "revision": store.revision(),
+            "bytes_on_disk": sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file()),
+            "profile": str(profile) if profile.is_file() else None,
+        }
+    finally:
+        store.close()
+
+
+def print_hits(query: str, mode: str, weights: Mapping[str, float], hits: Sequence[Hit]) -> None:
+    """A table of hits with every mode's score and rank."""
+    console = _console()
+    if not hits:
+        console.print(Text(f"no document for {query!r}"))
+        return
+    table = _table("#", "score", *MODES, "ranks d·s·c", "id", "text")
+    for rank, hit in enumerate(hits, start=1):
+        scores = [f"{hit.scores[one]:.3f}" for one in MODES]
+        ranks = "·".join(str(hit.ranks[one]) for one in MODES)
+        table.add_row(*_cells(str(rank), f"{hit.score:.3f}", *scores, ranks, hit.document.id, _snippet(hit.document.text)))
+    console.print(Text(f"{mode}, weights " + ", ".join(f"{one} {weight:.2f}" for one, weight in weights.items())))
+    console.print(table)
+
+
+def print_explanation(explanation: Explanation) -> None:
+    """The scores of one document, their parts and what would bring it in."""
+    console = _console()
+    console.print(Text(f"{explanation.document.id}: {explanation.stage}; {explanation.advice}"))
+    table = _table("mode", "score", "part", "rank", "found by it")
+    for one in MODES:
+        part = explanation.contributions.get(one)
+        rank = explanation.ranks.get(one)
+        table.add_row(
+            *_cells(one, f"{explanation.scores[one]:.4f}", "" if part is None else f"{part:.4f}"),
+            *_cells("" if rank is None else str(rank), "yes" if one in explanation.found_by else ""),
+        )
+    table.add_row(*_cells("score", "", f"{explanation.score:.4f}", str(explanation.rank or ""), ""))
+    console.print(table)
+    if explanation.last is not None:
+        console.print(Text(f"first hit {explanation.best:.4f}, last hit {explanation.last:.4f}"))
+    if explanation.shared_tokens:
+        shared = _table("shared token", "query", "document", "product")
+        for token in explanation.shared_tokens:
+            weights = f"{token.query_weight:.4f}", f"{token.document_weight:.4f}", f"{token.product:.4f}"
+            shared.add_row(*_cells(token.token, *weights))
+        console.print(shared)
+
+
+def print_side_by_side(question: str, hits: Mapping[str, Sequence[Hit]], documents: int) -> None:
+    """The first hits of every mode in columns, then the hybrid's with all their scores."""
+    console = _console()
+    console.print(Text(f"\n{documents} documents; the question: {question!r}\n"))
+    table = _table("#", *hits)
+    for place in range(max(map(len, hits.values()))):
+        row = [_side_cell(ranked[place]) if place < len(ranked) else "" for ranked in hits.values()]
+        table.add_row(*_cells(str(place + 1), *row))
+    console.print(table)
+    print_hits(question, "hybrid", used_weights("hybrid", Weights()), hits["hybrid"])
+
+
+def print_quality(questions: int, means: Mapping[str, Mapping[str, float]]) -> None:
+    """A table of modes by measures."""
+    console = _console()
+    console.print(Text(f"\nmean over {questions} questions with known answers\n"))
+    table = _table("mode", *next(iter(means.values())))
+    for mode, values in means.items():
+        table.add_row(*_cells(mode, *(f"{value:.3f}" for value in values.values())))
+    console.print(table)
+
+
+def _side_cell(hit: Hit) -> str:
+    return f"{hit.score:.3f} {hit.document.id}"
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        right = header in ("#", "score", "part", "rank", "query", "document", "product", *MODES) and header != "text"
+        table.add_column(
+            header, justify="right" if right and header not in MODES else "left", overflow="ellipsis", no_wrap=True
+        )
+    return table
+
+
+def _cells(*values: str) -> list[Text]:
+    """Cells that show a document's text and nothing else: no markup, no control characters."""
+    return [Text("".join(sign if sign.isprintable() else " " for sign in value)) for value in values]
+
+
+def _snippet(text: str) -> str:
+    flat = " ".join(text[: 4 * SNIPPET].split())
+    return flat if len(flat) <= SNIPPET else flat[: SNIPPET - 1] + "…"
