@@ -1,0 +1,364 @@
+"""M3Index: what goes in comes out, ranked and explained; the edges are defined."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m3retriever import (
+    MODES,
+    ChromaStore,
+    Document,
+    EncoderMismatchError,
+    HashingEncoder,
+    InvalidArgumentError,
+    InvalidDocumentError,
+    InvalidFilterError,
+    M3Index,
+    MemoryStore,
+    Profile,
+    ProfileError,
+    UnknownDocumentError,
+    Weights,
+    save_profile,
+)
+from m3retriever.ranking import SEARCH_MODES
+
+DOCUMENTS = [
+    Document("fox", "the red fox jumps", {"tenant": "a", "page": 1}),
+    Document("whale", "a blue whale sings", {"tenant": "b", "page": 2}),
+    Document("wine", "red red wine", {"tenant": "a", "page": 3}),
+    Document("empty", "", {"tenant": "b"}),
+]
+
+
+class CountingEncoder(HashingEncoder):
+    """Counts the texts it is given: a real encoder, with a tally."""
+
+    def __init__(self):
+        super().__init__()
+        self.documents, self.queries = [], []
+
+    def encode_documents(self, texts, *, progress=False):
+        self.documents.extend(texts)
+        return super().encode_documents(texts)
+
+    def encode_queries(self, texts):
+        self.queries.extend(texts)
+        return super().encode_documents(texts)
+
+
+@pytest.fixture(params=["memory", "chroma"])
+def index(request, tmp_path):
+    store = MemoryStore() if request.param == "memory" else ChromaStore(tmp_path)
+    with M3Index(CountingEncoder(), store) as opened:
+        opened.add(DOCUMENTS)
+        yield opened
+
+
+def ids(hits):
+    return [hit.document.id for hit in hits]
+
+
+def test_a_hit_carries_every_score_and_its_parts_sum_to_the_score(index):
+    hits = index.search("red fox")
+    assert ids(hits)[:2] == ["fox", "wine"]
+    for hit in hits:
+        parts = [weight * hit.scores[mode] for weight, mode in zip((0.4, 0.2, 0.4), MODES, strict=True)]
+        assert hit.score == pytest.approx(sum(parts), abs=1e-6)
+        assert set(hit.scores) == set(hit.ranks) == set(MODES)
+    assert hits[0].ranks == {"dense": 1, "sparse": 1, "colbert": 1}
+    assert hits[0].found_by == {"dense", "sparse"}
+    assert hits[0].document == DOCUMENTS[0]
+
+
+def test_a_mode_ranks_by_its_own_score_and_hybrid_by_the_weights(index):
+    for mode in MODES:
+        hits = index.search("red wine", mode=mode)
+        assert [hit.score for hit in hits] == sorted((hit.scores[mode] for hit in hits), reverse=True)
+        assert [hit.ranks[mode] for hit in hits] == list(range(1, len(hits) + 1))
+    only_sparse = index.search("red wine", weights=(0, 1, 0))
+    assert [hit.score for hit in only_sparse] == [pytest.approx(hit.scores["sparse"]) for hit in only_sparse]
+
+
+def test_sparse_mode_returns_only_what_shares_a_token(index):
+    assert ids(index.search("whale", mode="sparse")) == ["whale"]
+    assert index.search("nothing shared", mode="sparse") == []
+
+
+def test_ties_break_by_id():
+    index = M3Index(HashingEncoder(), MemoryStore())
+    index.add([Document(id, "same text") for id in ("c", "a", "b", "d")])
+    for mode in SEARCH_MODES:
+        assert ids(index.search("same text", 3, mode=mode)) == ["a", "b", "c"]
+
+
+def test_k_may_be_larger_than_the_index_and_an_empty_index_has_no_hits(index):
+    assert len(index.search("red fox", 1000)) == len(DOCUMENTS)
+    assert M3Index(HashingEncoder(), MemoryStore()).search("anything") == []
+
+
+def test_k_beyond_the_profiles_depth_widens_the_search():
+    index = M3Index(HashingEncoder(), MemoryStore(), Profile(depth=2))
+    index.add([Document(f"{row:02}", f"w{row}") for row in range(30)])
+    assert len(index.search("w1", 25)) == 25
+    assert len(index.score("w1")) <= 4
+
+
+@pytest.mark.parametrize("mode", SEARCH_MODES)
+def test_a_filter_holds_in_every_mode(index, mode):
+    for tenant, allowed in (("a", {"fox", "wine"}), ("b", {"whale", "empty"}), ("nobody", set())):
+        found = ids(index.search("red fox whale", mode=mode, where={"tenant": tenant}))
+        assert set(found) <= allowed
+    assert set(ids(index.search("red fox", where={"page": {"$gt": 1}}))) == {"whale", "wine"}
+
+
+def test_a_document_whose_metadata_changes_during_a_search_does_not_slip_through(tmp_path):
+    index = M3Index(HashingEncoder(), ChromaStore(tmp_path))
+    index.add(DOCUMENTS)
+    search = index.store.search
+
+    def and_then_it_changes(query, *, depth, where=None):
+        scores = search(query, depth=depth, where=where)
+        index.add([Document("fox", "the red fox jumps", {"tenant": "b"})])
+        return scores
+
+    index.store.search = and_then_it_changes
+    assert ids(index.search("red fox", where={"tenant": "a"})) == ["wine"]
+
+
+def test_the_threshold_is_the_lowest_score_that_counts(index):
+    best, second = index.search("red fox", 2)
+    assert ids(index.search("red fox", threshold=second.score)) == ["fox", "wine"]
+    assert ids(index.search("red fox", threshold=best.score)) == ["fox"]
+    assert index.search("red fox", threshold=best.score + 1e-9) == []
+
+
+def test_the_profile_gives_weights_fusion_and_thresholds():
+    profile = Profile(weights=Weights(0, 0, 1), thresholds={"hybrid": 0.9})
+    index = M3Index(HashingEncoder(), MemoryStore(), profile)
+    index.add(DOCUMENTS)
+    hits = index.search("red")
+    assert hits[0].score == pytest.approx(hits[0].scores["colbert"])
+    assert ids(index.search("the red fox jumps", threshold="profile")) == ["fox"]
+    assert len(index.search("the red fox jumps", threshold="profile", mode="dense")) == 4, "no threshold for dense"
+    by_rank = M3Index(HashingEncoder(), index.store, Profile(fusion="rrf"))
+    assert by_rank.search("red fox")[0].score == pytest.approx(1 / 61)
+
+
+def test_a_profile_of_another_model_is_refused():
+    with pytest.raises(ProfileError, match="fitted on 'bge-m3-x', not on 'hashing-256'"):
+        M3Index(HashingEncoder(), MemoryStore(), Profile(model="bge-m3-x"))
+
+
+def test_adding_again_replaces_what_changed_and_skips_what_did_not(index):
+    encoded = len(index.encoder.documents)
+    changed = Document("fox", "a grey fox", {"page": 9})
+    done = index.add([changed, *DOCUMENTS[1:], Document("new", "new text")])
+    assert (done.new, done.replaced, done.unchanged) == (1, 1, 3)
+    assert index.encoder.documents[encoded:] == ["a grey fox", "new text"]
+    assert index.get(["fox"]) == [changed]
+    assert ids(index.search("grey", mode="sparse")) == ["fox"]
+    assert "fox" not in ids(index.search("jumps", mode="sparse"))
+
+
+def test_a_change_of_type_in_metadata_is_a_change(index):
+    assert index.add([Document("fox", "the red fox jumps", {"tenant": "a", "page": 1.0})]).replaced == 1
+    assert type(index.get(["fox"])[0].metadata["page"]) is float
+
+
+def test_deleting_forgets_in_every_mode(index):
+    index.delete(["fox"])
+    assert len(index) == 3
+    for mode in SEARCH_MODES:
+        assert "fox" not in ids(index.search("the red fox jumps", mode=mode))
+    index.delete([])
+    assert len(index) == 3
+
+
+def test_unknown_ids_are_errors_that_change_nothing(index):
+    for call in (index.get, index.delete, index.vectors):
+        with pytest.raises(UnknownDocumentError, match=r"not in the store: 'nobody' \(1 of 2 asked for\)"):
+            call(["fox", "nobody"])
+    with pytest.raises(KeyError):
+        index.explain("red", "nobody")
+    assert len(index) == 4
+
+
+def test_search_many_equals_search_and_encodes_once(index):
+    queries = ["red fox", "whale", "wine"]
+    together = index.search_many(queries, 3)
+    assert index.encoder.queries == queries
+    for query, hits in zip(queries, together, strict=True):
+        assert [(hit.document.id, hit.score) for hit in index.search(query, 3)] == [
+            (hit.document.id, hit.score) for hit in hits
+        ]
+    assert index.search_many([]) == []
+
+
+def test_score_gives_raw_scores_of_candidates_or_of_any_document(index):
+    scores = index.score("red fox")
+    one = index.score("red fox", ids=["whale"])
+    assert one.ids == ("whale",)
+    np.testing.assert_array_equal(one.values[0], scores.values[scores.ids.index("whale")])
+
+
+def test_bad_arguments_are_one_clear_error(index):
+    for call, kind, message in [
+        (lambda: index.search("x", 0), InvalidArgumentError, "k must be an integer >= 1; got 0"),
+        (lambda: index.search("x", True), InvalidArgumentError, "k must be an integer"),
+        (lambda: index.search("x", mode="bm25"), InvalidArgumentError, "mode must be one of hybrid, dense, sparse, colbert"),
+        (lambda: index.search("x", weights=(0, 0, 0)), InvalidArgumentError, "not all 0"),
+        (lambda: index.search("x", weights=(1, 1)), InvalidArgumentError, "three numbers"),
+        (lambda: index.search("x", mode="dense", weights=(1, 1, 1)), InvalidArgumentError, "weights go with mode 'hybrid'"),
+        (lambda: index.search("x", threshold=float("nan")), InvalidArgumentError, "threshold must be a finite number"),
+        (lambda: index.search("x", threshold="high"), InvalidArgumentError, "or 'profile'; got 'high'"),
+        (lambda: index.search(None), InvalidArgumentError, "a query is a str"),
+        (lambda: index.search_many("x"), InvalidArgumentError, "a query is a str; got 'x'"),
+        (lambda: index.search("x", where={}), InvalidFilterError, "for no filter pass None"),
+        (lambda: index.get("fox"), InvalidArgumentError, r"write \['fox'\]"),
+        (lambda: index.add([Document("a", "x"), Document("a", "y")]), InvalidDocumentError, "must be unique within one call"),
+    ]:
+        with pytest.raises(kind, match=message):
+            call()
+    assert len(index) == 4
+
+
+def test_a_bad_document_far_down_leaves_the_whole_call_undone(index):
+    documents = [Document(f"n{row}", "x") for row in range(600)] + [Document("bad", "x", {"k": object()})]
+    with pytest.raises(InvalidDocumentError, match="document 'bad', metadata key 'k'"):
+        index.add(documents)
+    assert len(index) == 4
+
+
+def test_odd_queries_are_answered(index):
+    for query in ("", "   ", "\x00", "\ud800 red", "red " * 5000, "🦊"):
+        assert len(index.search(query, 2)) == 2
+
+
+def test_explain_says_which_stage_cut_a_document(index):
+    assert index.explain("red fox", "fox").stage == "hit"
+    assert index.explain("red fox", "wine", k=1).stage == "below k"
+    assert index.explain("red fox", "wine", threshold=0.99).stage == "below threshold"
+    assert index.explain("red fox", "whale", where={"tenant": "a"}).stage == "filtered out"
+    assert index.explain("red fox", "whale", mode="sparse").stage == "not a candidate"
+    narrow = M3Index(index.encoder, index.store, Profile(depth=1))
+    lost = narrow.explain("red fox jumps", "whale", k=1)
+    assert (lost.stage, lost.rank, lost.ranks) == ("not a candidate", None, {})
+    assert "depth" in lost.advice
+
+
+def test_explain_agrees_with_search(index):
+    hits = index.search("red fox")
+    for place, hit in enumerate(hits, start=1):
+        explained = index.explain("red fox", hit.document.id)
+        assert (explained.rank, explained.score, explained.scores) == (place, hit.score, hit.scores)
+        assert explained.ranks == hit.ranks
+        assert sum(explained.contributions.values()) == pytest.approx(hit.score)
+        assert sum(token.product for token in explained.shared_tokens) == pytest.approx(hit.scores["sparse"], abs=1e-6)
+    assert [token.token for token in index.explain("red fox", "wine").shared_tokens] == ["red"]
+    assert explained.best == hits[0].score
+
+
+def test_async_twins_equal_their_calls_and_leave_the_loop_free(index):
+    class SlowEncoder(HashingEncoder):
+        def encode_queries(self, texts):
+            time.sleep(0.3)
+            return super().encode_queries(texts)
+
+    slow = M3Index(SlowEncoder(), index.store)
+
+    async def work():
+        beats = 0
+
+        async def heart():
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.01)
+                beats += 1
+
+        beating = asyncio.create_task(heart())
+        hits = await slow.asearch("red fox", 2, where={"tenant": "a"})
+        many = await slow.asearch_many(["red fox"], 2)
+        scores = await slow.ascore("red fox", ids=["fox"])
+        explained = await slow.aexplain("red fox", "fox", k=1)
+        added = await slow.aadd([Document("later", "x")])
+        got = await slow.aget(["later"])
+        await slow.adelete(["later"])
+        beating.cancel()
+        return beats, hits, many, scores, explained, added, got
+
+    beats, hits, many, scores, explained, added, got = asyncio.run(work())
+    assert beats > 20
+    assert ids(hits) == ["fox", "wine"]
+    assert len(many[0]) == 2
+    assert scores.ids == ("fox",)
+    assert (explained.stage, added.new, got[0].id, len(index)) == ("hit", 1, "later", 4)
+
+
+def test_open_remembers_the_model_and_takes_the_folders_profile(tmp_path):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+    with M3Index.open(tmp_path) as index:
+        assert index.encoder.name == "hashing-256"
+        before = index.search("red fox")
+    save_profile(Profile(weights=Weights(0, 1, 0)), tmp_path / "profile.toml")
+    with M3Index.open(tmp_path) as index:
+        assert index.profile.weights == Weights(0, 1, 0)
+        assert index.search("red fox")[0].score == pytest.approx(before[0].scores["sparse"])
+    with pytest.raises(EncoderMismatchError, match="made with the model 'hashing-256'; got 'hashing-64'"):
+        M3Index.open(tmp_path, model=HashingEncoder(64))
+    with M3Index.open(tmp_path, profile=Profile()) as index:
+        assert [hit.score for hit in index.search("red fox")] == [hit.score for hit in before]
+
+
+def test_open_encodes_what_another_client_put_into_chroma(tmp_path, caplog):
+    import chromadb
+    from chromadb.config import Settings
+
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    encoder = HashingEncoder()
+    collection = client.get_collection("m3retriever")
+    collection.add(ids=["other"], documents=["a green frog"], embeddings=encoder.encode_documents(["a green frog"]).dense)
+    with M3Index.open(tmp_path) as index:
+        assert "1 documents in Chroma have no vectors in every mode yet" in caplog.text
+        assert ids(index.search("green frog", 1)) == ["other"]
+        assert index.search("green frog", 1)[0].scores["colbert"] > 0.9
+
+
+def test_a_failed_open_lets_go_of_the_folder(tmp_path):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+    for _ in range(3):
+        with pytest.raises(EncoderMismatchError):
+            M3Index.open(tmp_path, model=HashingEncoder(64))
+    with M3Index.open(tmp_path) as index:
+        index.add([Document("x", "x")])
+
+
+WORDS = st.lists(st.sampled_from(["red", "fox", "blue", "whale", "wine", "sea"]), max_size=5).map(" ".join)
+CORPUS = st.lists(st.tuples(WORDS, st.sampled_from("abc")), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpus=CORPUS, query=WORDS, tenant=st.sampled_from("abc"), mode=st.sampled_from(SEARCH_MODES), k=st.integers(1, 15))
+def test_hits_are_the_best_of_what_the_filter_allows(corpus, query, tenant, mode, k):
+    index = M3Index(HashingEncoder(), MemoryStore())
+    index.add([Document(str(row), text, {"tenant": owner}) for row, (text, owner) in enumerate(corpus)])
+    hits = index.search(query, k, mode=mode, where={"tenant": tenant})
+    allowed = [str(row) for row, (_, owner) in enumerate(corpus) if owner == tenant]
+    assert all(hit.document.metadata["tenant"] == tenant for hit in hits)
+    if not allowed:
+        assert hits == []
+        return
+    scores = index.score(query, ids=allowed)
+    column = scores.values.astype(float) @ (0.4, 0.2, 0.4) if mode == "hybrid" else scores.column(mode).astype(float)
+    expected = sorted(zip(-column, allowed, strict=True))
+    if mode == "sparse":
+        expected = [pair for pair in expected if pair[0] < 0]
+    np.testing.assert_allclose([hit.score for hit in hits], [-value for value, _ in expected[:k]], atol=1e-6)
