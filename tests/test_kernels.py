@@ -14,6 +14,9 @@ from m3retriever.scoring import colbert_score
 from m3retriever.vectors import offsets
 
 seeds = st.integers(0, 2**32 - 1)
+needs_torch_product = pytest.mark.skipif(
+    not kernels._torch_is_exact(), reason="torch's int8 product is missing or wrong on this processor"
+)
 DOCUMENT_SIZES = [3, 0, 17, 1, 0, 0, 40, 8, 128, 2, 0]
 FILLED = [row for row, size in enumerate(DOCUMENT_SIZES) if size]
 
@@ -40,13 +43,11 @@ class Corpus:
         return maxsim_int8(query, self.codes[part], self.scales[part], offsets([DOCUMENT_SIZES[row]]))
 
 
-@pytest.fixture(params=["torch", "numpy"])
+@pytest.fixture(params=[pytest.param("torch", marks=needs_torch_product), "numpy"])
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each of the two ways to multiply codes, where this processor has both."""
     if request.param == "numpy":
         monkeypatch.setattr(kernels, "_torch_is_exact", lambda: False)
-    elif not kernels._torch_is_exact():
-        pytest.skip("torch's int8 product is missing or wrong on this processor")
     return request.param
 
 
@@ -161,9 +162,9 @@ def test_blocks_cover_every_document_once_and_never_none(tokens):
     assert all(starts[block.stop - 1] - starts[block.start] < tokens for block in blocks)
 
 
+@needs_torch_product
 @pytest.mark.parametrize("dim", [64, 1024, 1040, 1041, 2048])
 def test_numpy_s_and_torch_s_products_are_the_same_whole_numbers(monkeypatch, dim):
-    assert torch is not None  # loaded, or int8_product would not ask it
     random = np.random.default_rng(dim)
     left = random.integers(-127, 128, (19, dim)).astype(np.int8)
     right = random.integers(-127, 128, (7, dim)).astype(np.int8)
@@ -178,6 +179,7 @@ def test_numpy_s_and_torch_s_products_are_the_same_whole_numbers(monkeypatch, di
     assert by_numpy.tobytes() == by_torch.tobytes()
 
 
+@needs_torch_product
 @pytest.mark.parametrize("dim", [64, 1040, 2048])
 def test_numpy_and_torch_give_the_same_score_to_the_last_bit(monkeypatch, dim):
     corpus, query = Corpus(dim), unit(np.random.default_rng(1), 9, dim)

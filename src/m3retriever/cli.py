@@ -113,7 +113,6 @@ def index(
     for file in files:
         if not file.exists():
             raise InvalidArgumentError(f"no such file or folder: {file}")
-    warnings.simplefilter("ignore", TruncationWarning)  # counted once, at the end
     with _opened(path, model=model, collection=collection, create=True) as opened, _progress("indexing") as advance:
         total, batch, seen = Added(), [], set[str]()
         for file in files:
@@ -129,9 +128,7 @@ def index(
                     advance(BATCH)
         total += opened.add(batch)
         advance(len(batch))
-        if cut := getattr(opened.encoder, "truncated", 0):
-            limit = opened.encoder.max_length  # type: ignore[attr-defined]  # whoever counts cuts has a limit
-            typer.echo(f"warning: {cut} texts are longer than {limit} tokens; only their beginning was indexed", err=True)
+        _report_cut(opened)
         done = {"new": total.new, "replaced": total.replaced, "unchanged": total.unchanged, "skipped": len(bad)}
         summary = ", ".join(f"{count} {name}" for name, count in done.items() if count or name == "new")
         _show({**done, "documents": len(opened)}, f"{summary}; the index holds {len(opened)} documents", as_json)
@@ -252,6 +249,7 @@ def demo(
         documents = run.documents()
         with _progress("indexing", total=len(documents)) as advance:
             run.build(opened, documents, on_step=advance)
+        _report_cut(opened)
         report.print_side_by_side(run.QUESTION, run.side_by_side(opened, run.QUESTION), len(opened))
         questions = run.golden([document.id for document in documents])
         with _progress("evaluating", total=len(questions)) as advance:
@@ -261,6 +259,13 @@ def demo(
     if inspector:
         typer.echo(f"the inspector is at http://127.0.0.1:{port} (Ctrl-C ends it)")
         raise typer.Exit(serve(folder, port=port))
+
+
+def _report_cut(opened: M3Index) -> None:
+    """Say once, at the end of long work, what a warning per batch would say many times."""
+    if cut := getattr(opened.encoder, "truncated", 0):
+        limit = opened.encoder.max_length  # type: ignore[attr-defined]  # whoever counts cuts has a limit
+        typer.echo(f"warning: {cut} texts are longer than {limit} tokens; only their beginning was indexed", err=True)
 
 
 @contextmanager
@@ -329,6 +334,9 @@ def _threshold(text: str | None) -> float | str | None:
         raise InvalidArgumentError(f"--threshold takes a number or 'profile'; got {text!r}") from error
 
 
+_counting: list[str] = []  # long work in progress, after which cut texts are counted together
+
+
 @contextmanager
 def _progress(what: str, total: int | None = None) -> Iterator[Any]:
     """A bar on stderr in a terminal; nothing elsewhere."""
@@ -340,7 +348,11 @@ def _progress(what: str, total: int | None = None) -> Iterator[Any]:
         columns.append(TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+        _counting.append(what)
+        try:
+            yield lambda count: progress.advance(task, count)
+        finally:
+            _counting.pop()
 
 
 def _show(content: dict[str, Any], text: str, as_json: bool) -> None:
@@ -360,5 +372,5 @@ def _fail(message: str, code: int) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
-    if issubclass(category, TruncationWarning | UnknownTextWarning):
+    if issubclass(category, UnknownTextWarning) or (issubclass(category, TruncationWarning) and not _counting):
         typer.echo(f"warning: {message}", err=True)

@@ -72,6 +72,8 @@ NEEDS_CUT = {"R", "P", "Success"}
 def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str]) -> dict[str, dict[str, float]]:
     """Each measure's value for each judged query: {measure: {query id: value}}.
 
+    A query without a relevant document (grade > 0) is left out: no ranking could do better than another.
+
     `evaluate_run({"q": {"a": 1.0, "b": 2.0}}, {"q": {"a": 1}}, ["RR"])` is `{"RR": {"q": 0.5}}`.
     """
     judged = {query: grades for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}

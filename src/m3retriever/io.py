@@ -52,13 +52,13 @@ def read_documents(path: str | Path, *, on_bad: Callable[[InvalidDocumentError],
         raise InvalidDocumentError(
             f"{path}: want a folder or a file of kind {', '.join(READERS)}; got {path.suffix or 'none'!r}"
         )
-    for one in _documents(reader, path):
-        if isinstance(one, Document):
-            yield one
+    for found in _documents(reader, path):
+        if isinstance(found, Document):
+            yield found
         elif on_bad is None:
-            raise one
+            raise found
         else:
-            on_bad(one)
+            on_bad(found)
 
 
 def read_golden(path: str | Path) -> list[GoldenQuestion]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from m3retriever.errors import InvalidArgumentError, ProfileError
 from m3retriever.fusion import fusion_named
-from m3retriever.types import Profile, Weights
+from m3retriever.types import MODES, Profile, Weights
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,12 +41,11 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     """Write a profile as TOML; the file is replaced in one step, so a reader never sees half of it."""
     import tomli_w
 
-    weights = profile.weights
     content: dict[str, Any] = {"fusion": profile.fusion, "depth": profile.depth}
     if profile.model is not None:
         content["model"] = profile.model
-    content["weights"] = {"dense": weights.dense, "sparse": weights.sparse, "colbert": weights.colbert}
-    content["thresholds"] = dict(profile.thresholds)
+    content["weights"] = {mode: float(weight) for mode, weight in zip(MODES, profile.weights, strict=True)}
+    content["thresholds"] = {mode: float(value) for mode, value in profile.thresholds.items()}
     if profile.calibration is not None:
         content["calibration"] = dict(profile.calibration)
     target = Path(path)

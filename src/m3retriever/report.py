@@ -16,6 +16,7 @@ from m3retriever.types import MODES, Hit, Weights
 
 SNIPPET = 60  # characters of a text in a table
 PLAIN_WIDTH = 120  # columns where the output is no terminal
+MIN_WIDTHS = {"#": 2, "score": 6, "dense": 6, "sparse": 6, "colbert": 7, "hybrid": 6, "ranks d·s·c": 11, "id": 18, "mode": 8}
 
 
 def used_weights(mode: str, weights: Weights) -> dict[str, float]:
@@ -156,10 +157,7 @@ def _console() -> Console:
 def _table(*headers: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        right = header in ("#", "score", "part", "rank", "query", "document", "product", *MODES) and header != "text"
-        table.add_column(
-            header, justify="right" if right and header not in MODES else "left", overflow="ellipsis", no_wrap=True
-        )
+        table.add_column(header, no_wrap=True, min_width=MIN_WIDTHS.get(header), overflow="ellipsis")
     return table
 
 

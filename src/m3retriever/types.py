@@ -88,8 +88,9 @@ class Weights:
 
     def normalized(self) -> Weights:
         """The same ratios, summing to 1."""
-        total = sum(self)
-        return Weights(*(value / total for value in self))
+        largest = max(self)  # first, so that no sum can overflow
+        total = sum(value / largest for value in self)
+        return Weights(*(value / largest / total for value in self))
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,7 +91,7 @@ class M3Vectors:
         return (self[row] for row in range(len(self)))
 
     def sparse_row(self, row: int) -> dict[int, float]:
-        """One text's {token id: weight}."""
+        """One text's {token id: weight}; row counts from 0."""
         part = slice(self.sparse_offsets[row], self.sparse_offsets[row + 1])
         return dict(zip(self.sparse_ids[part].tolist(), self.sparse_weights[part].tolist(), strict=True))
 
@@ -113,6 +113,8 @@ class M3Vectors:
         """The texts of all parts, in order. `dim` says the dimension where there are no parts."""
         if not parts:
             return cls.empty(dim)
+        if len({part.dim for part in parts}) > 1:
+            raise InvalidVectorsError(f"want parts of one dimension; got {sorted({part.dim for part in parts})}")
         return cls(
             np.concatenate([part.dense for part in parts]),
             np.concatenate([part.sparse_ids for part in parts]),
@@ -140,7 +142,7 @@ class M3Vectors:
         dense = np.asarray(dense, np.float32)
         if dense.ndim != 2 or not len(dense) == len(sparse) == len(colbert):
             raise InvalidVectorsError(f"want dense (n, d) and n rows of each; got {dense.shape}, {len(sparse)}, {len(colbert)}")
-        rows = [sorted((int(token), float(weight)) for token, weight in row.items() if weight > 0) for row in sparse]
+        rows = [sorted((int(token), float(weight)) for token, weight in row.items() if not weight <= 0) for row in sparse]
         tokens = [_token_vectors(np.asarray(row, np.float32), dense.shape[1]) for row in colbert]
         return cls(
             dense,

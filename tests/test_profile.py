@@ -1,0 +1,132 @@
+"""A profile on disk: it comes back as it went, and a file that is none says why."""
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m3retriever.errors import ProfileError
+from m3retriever.profile import MAX_BYTES, load_profile, save_profile
+from m3retriever.types import Profile, Weights
+
+FULL = Profile(
+    weights=Weights(0.15, 0.5, 0.35),
+    fusion="rrf",
+    thresholds={"dense": 0.55, "hybrid": -0.25},
+    depth=50,
+    calibration={"name": '逻辑 "quoted" \\ and\nlines', "points": [[0.0, 0.1], [1.0, 0.9]], "n": 12, "inner": {"a": True}},
+    model="BAAI/bge-m3@狐",
+)
+finite = st.floats(0, 1e9)
+
+
+@pytest.mark.parametrize("profile", [Profile(), FULL, Profile(weights=Weights(1, 0, 0), thresholds={"sparse": 0})])
+def test_a_saved_profile_comes_back_as_it_went(tmp_path, profile):
+    path = tmp_path / "profile.toml"
+    save_profile(profile, path)
+    assert load_profile(path) == profile
+    assert load_profile(str(path)) == profile
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    weights=st.tuples(finite, finite, finite).filter(lambda values: sum(values) > 0),
+    thresholds=st.dictionaries(st.sampled_from(["dense", "sparse", "colbert", "hybrid"]), st.floats(-2, 2)),
+    depth=st.integers(1, 10**9),
+    model=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_every_number_comes_back_to_the_last_bit(tmp_path_factory, weights, thresholds, depth, model):
+    path = tmp_path_factory.getbasetemp() / "every.toml"
+    profile = Profile(Weights(*weights), thresholds=thresholds, depth=depth, model=model)
+    save_profile(profile, path)
+    assert load_profile(path) == profile
+
+
+def written(tmp_path, content: str | bytes):
+    path = tmp_path / "profile.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", Profile()),
+        ("depth = 7", Profile(depth=7)),
+        ("weights = [1, 2, 3]", Profile(weights=Weights(1, 2, 3))),
+        ("[weights]\ncolbert = 2", Profile(weights=Weights(0, 0, 2))),
+        ("fusion = 'rrf'\n[thresholds]\nhybrid = 1", Profile(fusion="rrf", thresholds={"hybrid": 1})),
+        ("# nur ein Kommentar: 狐\n", Profile()),
+    ],
+)
+def test_what_a_file_leaves_out_is_the_default(tmp_path, content, expected):
+    assert load_profile(written(tmp_path, content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("weight = [1, 1, 1]", r"unknown keys \['weight'\]; a profile has calibration, depth"),
+        ("depth = ", "not a TOML profile"),
+        ("depth = 1\ndepth = 2", "not a TOML profile"),
+        (b"model = '\xff'", "not a TOML profile"),
+        ("model = '狐'".encode("utf-16"), "not a TOML profile"),
+        ("fusion = 'best'", "weighted_sum, rrf; got 'best'"),
+        ("fusion = ['rrf']", "profile.toml"),
+        ("depth = 0", "depth must be"),
+        ("depth = 1.5", "depth must be"),
+        ("depth = true", "depth must be"),
+        ("weights = [0, 0, 0]", "not all 0"),
+        ("weights = [1, 1]", "three numbers"),
+        ("weights = [1, nan, 1]", "finite"),
+        ("weights = 'abc'", "three numbers"),
+        ("weights = 1", "profile.toml"),
+        ("[weights]\nsplade = 1", "splade"),
+        ("[thresholds]\nsplade = 1", "splade"),
+        ("[thresholds]\ndense = 'high'", "finite numbers"),
+        ("[thresholds]\ndense = inf", "finite numbers"),
+        ("thresholds = ['dense']", "finite numbers"),
+        ("thresholds = 5", "profile.toml"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused_with_its_name(tmp_path, content, message):
+    path = written(tmp_path, content)
+    with pytest.raises(ProfileError, match=message) as raised:
+        load_profile(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(tmp_path):
+    padding = "#" * MAX_BYTES
+    assert load_profile(written(tmp_path, padding)) == Profile()
+    with pytest.raises(ProfileError, match=f"at most {MAX_BYTES} bytes; .* has {MAX_BYTES + 1}"):
+        load_profile(written(tmp_path, padding + "#"))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(ProfileError, match=r"cannot read the profile .*missing\.toml: No such file"):
+        load_profile(tmp_path / "missing.toml")
+    with pytest.raises(ProfileError, match="cannot read the profile"):
+        load_profile(tmp_path)
+
+
+def test_saving_replaces_the_file_whole_and_leaves_no_draft(tmp_path):
+    path = tmp_path / "profile.toml"
+    save_profile(FULL, path)
+    reader = path.open("rb")
+    before = path.read_bytes()
+    save_profile(Profile(), path)
+    with reader:  # whoever had the old file open reads the old one to its end
+        assert reader.read() == before
+    assert load_profile(path) == Profile()
+    assert os.listdir(tmp_path) == ["profile.toml"]
+
+
+def test_a_profile_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "profile.toml"
+    save_profile(FULL, path)
+    with pytest.raises(TypeError):
+        save_profile(Profile(calibration={"points": None}), path)
+    assert load_profile(path) == FULL
+    assert os.listdir(tmp_path) == ["profile.toml"]
