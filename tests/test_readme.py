@@ -1,0 +1,70 @@
+"""What README, docs and CHANGELOG say is true: their code runs, their commands work, their links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import m3retriever
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"## (\w+)\n\n```python\n(.*?)```", README, re.S)
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_three_snippets_are_there_and_about_twelve_lines_each():
+    assert [name for name, _ in SNIPPETS] == ["Python", "LangChain", "LlamaIndex"]
+    for name, code in SNIPPETS:
+        assert len([line for line in code.splitlines() if line.strip()]) <= 12, name
+
+
+@pytest.mark.parametrize(("name", "code"), SNIPPETS, ids=[name for name, _ in SNIPPETS])
+def test_a_snippet_runs_as_it_stands(tmp_path, name, code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    expected = {"Python": "whale", "LangChain": "Chroma stores vectors on disk.", "LlamaIndex": "found_by"}[name]
+    first = done.stdout.splitlines()[0]
+    assert (expected in done.stdout) or name == "LlamaIndex"
+    assert first.startswith({"Python": "whale", "LangChain": "['a', 'b']", "LlamaIndex": "a 0."}[name])
+    assert all(mode in done.stdout for mode in ("dense", "sparse", "colbert"))
+
+
+def test_the_commands_work_in_the_order_given(tmp_path):
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    block = README.split("## Command line")[1].split("```bash\n")[1].split("```")[0]
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [command[1] for command in commands] == ["index", "search", "explain", "info", "doctor"]
+    for command in commands:
+        program = str(Path(sys.executable).with_name(command[0]))
+        done = subprocess.run([program, *command[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+def test_the_make_targets_named_are_there():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"^make (\w+)", README, re.M)) == {"demo", "test"} <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+    for name in re.findall(r"`((?:stores|inspector|encoders|tests|src)/[\w./]*)`", text):
+        assert (ROOT / name).exists() or (ROOT / "src" / "m3retriever" / name).exists(), name
+
+
+def test_the_changelog_speaks_of_this_version():
+    assert f"## {m3retriever.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_runs(tmp_path, example):
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "hybrid" in done.stdout
