@@ -329,6 +329,7 @@ def test_open_encodes_what_another_client_put_into_chroma(tmp_path, caplog):
         assert "1 documents in Chroma have no vectors in every mode yet" in caplog.text
         assert ids(index.search("green frog", 1)) == ["other"]
         assert index.search("green frog", 1)[0].scores["colbert"] > 0.9
+        assert not index.store._lock.held, "reading on must not keep others from writing"
 
 
 def test_a_failed_open_lets_go_of_the_folder(tmp_path):

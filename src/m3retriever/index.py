@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidArgumentError, ProfileError, UnknownDocumentError
+from m3retriever.errors import InvalidArgumentError, ProfileError, StoreLockedError, UnknownDocumentError
 from m3retriever.explanation import Explanation, SharedToken, explain
 from m3retriever.filters import check_where, matches
 from m3retriever.fusion import mode_ranks, top_k
@@ -33,6 +33,9 @@ from m3retriever.types import (
     Tokenizes,
     Where,
 )
+
+if TYPE_CHECKING:
+    from m3retriever.stores.chroma import ChromaStore
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +104,7 @@ class M3Index:
         Documents that another Chroma client put into the collection are encoded here, so that no mode
         misses them.
         """
-        from m3retriever.encoders import DEFAULT_MODEL, load_encoder
+        from m3retriever.encoders import DEFAULT_MODEL, lasting, load_encoder
         from m3retriever.stores.chroma import ChromaStore
         from m3retriever.stores.connection import DEFAULT_COLLECTION
 
@@ -111,10 +114,10 @@ class M3Index:
             if model is None:
                 source = store.settings()["source"] or DEFAULT_MODEL
             if source is not None:
-                store.source = str(Path(source).resolve()) if Path(source).is_dir() else source
+                store.source = lasting(source)
             encoder = load_encoder(source) if source is not None else model
             index = cls(encoder, store, _profile(profile, Path(path)))  # type: ignore[arg-type]  # one of both is set
-            index._encode_missing(store.missing())
+            index._encode_missing(store)
             return index
         except BaseException:
             store.close()
@@ -306,14 +309,19 @@ class M3Index:
             known = [id for id in ids if id not in unknown]
             return self._held(known) if known else {}
 
-    def _encode_missing(self, ids: Sequence[str]) -> None:
+    def _encode_missing(self, store: ChromaStore) -> None:
         """Give vectors to documents that reached Chroma by another way."""
+        ids = store.missing()
         if not ids:
             return
         logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
-        for start in range(0, len(ids), BATCH):
-            documents = self.store.held(ids[start : start + BATCH])  # type: ignore[attr-defined]  # a ChromaStore
-            self.store.add(documents, self.encoder.encode_documents([document.text for document in documents]))
+        try:
+            for start in range(0, len(ids), BATCH):
+                documents = store.held(ids[start : start + BATCH])
+                store.add(documents, self.encoder.encode_documents([document.text for document in documents]))
+            store.stop_writing()  # who opens an index to read it must not keep others from writing
+        except StoreLockedError as error:
+            logger.warning("they stay out of searches for now: %s", error)
 
     def _encode_queries(self, queries: Sequence[str]) -> M3Vectors:
         if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):

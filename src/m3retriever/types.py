@@ -79,7 +79,7 @@ class Weights:
             if unknown := set(value) - set(MODES):
                 raise InvalidArgumentError(f"weights by mode take {', '.join(MODES)}; got {sorted(unknown)}")
             return cls(*(value.get(mode, 0.0) for mode in MODES))
-        if isinstance(value, str) or len(value) != len(MODES):
+        if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != len(MODES):
             raise InvalidArgumentError(f"weights must be three numbers (dense, sparse, colbert); got {value!r}")
         return cls(*value)
 

@@ -219,7 +219,7 @@ def test_scores_survive_a_dump_and_a_pickle(index: M3Index) -> None:
     assert isinstance(first, M3NodeWithScore)
     dumped = first.to_dict()
     assert (dumped["class_name"], dumped["scores"]) == ("M3NodeWithScore", first.scores)
-    assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301  # our own bytes
+    assert pickle.loads(pickle.dumps(first)) == first  # our own bytes
 
 
 def test_a_query_engine_keeps_the_scores_in_its_source_nodes(index: M3Index) -> None:

@@ -173,6 +173,11 @@ class ChromaStore:
                 staged = self._payload.stage_delete(page)
                 self._in_chroma(staged, partial(self._connection.collection.delete, ids=page))
 
+    def stop_writing(self) -> None:
+        """Give back the right to write, so that another process may; the next write takes it again."""
+        with self._payload.lock:
+            self._lock.release()
+
     def close(self) -> None:
         """Release the files and the writer's lock. A closed store cannot be used."""
         self._close()

@@ -1,0 +1,37 @@
+import re
+from pathlib import Path
+
+import pytest
+
+import m3retriever.inspector
+from m3retriever.inspector.i18n import LANGUAGES, language_of, table, translator
+
+FOLDER = Path(m3retriever.inspector.__file__).parent
+SOURCES = {path: path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.py")}
+KEY = re.compile(r"""\bt\(\s*f?["']([a-z_.{}]+)""")
+
+
+def test_all_languages_have_the_same_keys_and_the_same_values_to_fill_in():
+    english = table("en")
+    for language in LANGUAGES:
+        words = table(language)
+        assert words.keys() == english.keys()
+        for key, text in words.items():
+            assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", english[key])), key
+
+
+def test_every_key_in_the_code_is_in_the_tables_and_no_other():
+    used = {key for source in SOURCES.values() for key in KEY.findall(source)}
+    families = {key.split("{")[0] for key in used if "{" in key}
+    literal = {key for key in used if "{" not in key}
+    assert literal <= table("en").keys()
+    assert not [key for key in table("en") if key not in literal and not key.startswith(tuple(families))]
+
+
+def test_values_are_filled_in():
+    assert translator("en")("search.above", n=2, k=5, threshold="0.50") == "2 / 5 above threshold 0.50"
+
+
+@pytest.mark.parametrize(("locale", "language"), [("zh-CN", "zh"), ("zh", "zh"), ("en-GB", "en"), ("de", "en"), (None, "en")])
+def test_the_language_follows_the_browser(locale, language):
+    assert language_of(locale) == language
