@@ -13,7 +13,7 @@ demo: $(VENV)/demo.stamp  ## Index the standard library's docstrings, compare th
 
 test: $(VENV)/dev.stamp browser  ## Style, types and all tests, the browser's included.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp  ## Style and types only.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
