@@ -279,7 +279,10 @@ class ChromaStore:
         try:
             write()
         except BaseException as error:
-            self._settle(staged)
+            try:
+                self._settle(staged)
+            except Exception as second:  # noqa: BLE001  # Chroma cannot be asked either: the next write or opening settles it
+                logger.warning("a write waits to be settled, for Chroma does not answer: %s", second)
             if isinstance(error, Exception):
                 raise StoreError(f"Chroma did not take the write: {error}") from error
             raise

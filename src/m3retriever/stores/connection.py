@@ -53,6 +53,7 @@ class Connection:
         if not COLLECTION_NAME.fullmatch(name):
             raise InvalidArgumentError(f"a collection name has 3 to 512 characters from [a-zA-Z0-9._-]; got {name!r}")
         self._name = name
+        self._retired: FolderEngine | None = None
         self._engine = FolderEngine(path) if path is not None else None
         if self._engine is not None:
             self._client = self._engine.client
@@ -66,7 +67,9 @@ class Connection:
     def renew(self) -> None:
         """Learn what another process has written; the caller holds the right to write."""
         if self._engine is not None:
-            self._engine.close()
+            if self._retired is not None:
+                self._retired.close()
+            self._retired = self._engine  # other threads may be in the middle of a call to it
             self._engine = FolderEngine(self._engine.folder)
             self._client = self._engine.client
             self._open()
@@ -77,8 +80,9 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the engine; a client of the caller's stays open."""
-        if self._engine is not None:
-            self._engine.close()
+        for engine in (self._retired, self._engine):
+            if engine is not None:
+                engine.close()
 
     def payload_folder(self, given: str | Path | None) -> tuple[Path, bool]:
         """Where the payload lies, and whether it is to be deleted in the end."""
