@@ -33,11 +33,12 @@ clean:
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "m3retriever needs Python 3.10 or newer; got " + sys.version.split()[0] + ": make demo PYTHON=python3.12")'
 	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing m3retriever[$*] (some minutes the first time)"
+	@echo "installing, 1 of 2: torch"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
+	@echo "installing, 2 of 2: m3retriever[$*] and what it stands on (some minutes the first time)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@

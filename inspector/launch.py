@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
@@ -96,8 +97,6 @@ def serve(
     InvalidArgumentError
         As `command`, or the port is taken.
     """
-    if importlib.util.find_spec("streamlit") is None:
-        raise MissingExtraError("streamlit", extra="inspector")
     arguments = command(
         path,
         collection=collection,
@@ -107,8 +106,16 @@ def serve(
         headless=headless,
         allow_remote=allow_remote,
     )
-    check_port(host, port)
+    check(host, port, allow_remote=allow_remote)
     return _run(arguments)
+
+
+def check(host: str, port: int, *, allow_remote: bool = False) -> None:
+    """Raise, before any work is done, what would keep the inspector from starting; see `serve`."""
+    if importlib.util.find_spec("streamlit") is None:
+        raise MissingExtraError("streamlit", extra="inspector")
+    _check_address(host, port, allow_remote=allow_remote)
+    _check_free(host, port)
 
 
 def _check_address(host: str, port: int, *, allow_remote: bool) -> None:
@@ -121,8 +128,7 @@ def _check_address(host: str, port: int, *, allow_remote: bool) -> None:
         raise InvalidArgumentError(f"port must be from 1 to {MAX_PORT}; got {port}")
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise InvalidArgumentError, before any work is done, where the port is taken."""
+def _check_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":  # or a server that has just ended would seem to hold the port still
@@ -132,6 +138,8 @@ def check_port(host: str, port: int) -> None:
         except socket.gaierror as error:
             raise InvalidArgumentError(f"there is no host {host!r}: {error.strerror}") from error
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise InvalidArgumentError(f"cannot listen on {host}:{port}: {error.strerror}") from error
             raise InvalidArgumentError(f"port {port} is taken; choose another with --port") from error
 
 

@@ -41,7 +41,7 @@ def crash(folder, action, moment):
     store = ChromaStore(folder)
     if moment == "before chroma":
         ChromaStore._upsert = die
-        store._connection.collection.delete = die
+        store._connection.delete = die
     elif moment == "after chroma":
         Payload.publish = die
     if action == "delete":
@@ -82,6 +82,14 @@ def foreign(folder, gone, text):
     return {}
 
 
+def rewrite(folder, id, text):
+    """Change a document's text with chromadb alone."""
+    _client(folder).get_collection("m3retriever").update(
+        ids=[id], documents=[text], embeddings=ENCODER.encode_documents([text]).dense
+    )
+    return {}
+
+
 def recreate(folder):
     """Delete the collection and make it anew."""
     client = _client(folder)
@@ -105,6 +113,7 @@ ACTIONS = {
     "churn": churn,
     "foreign": foreign,
     "recreate": recreate,
+    "rewrite": rewrite,
 }
 
 if __name__ == "__main__":

@@ -191,12 +191,17 @@ def test_a_reader_that_closes_the_pipe_is_no_error(made):
 
 
 def test_control_characters_of_a_document_do_not_reach_the_terminal(tmp_path):
-    hostile = write_jsonl(tmp_path / "h.jsonl", [{"_id": "h", "text": "fox \u001b[31mred\u001b[0m [bold]x[/bold] \u0007"}])
+    hostile = write_jsonl(
+        tmp_path / "h.jsonl", [{"_id": "h\u001b[31m", "text": "fox \u001b[31mred\u001b[0m [bold]x[/bold] \u0007"}]
+    )
     run("index", hostile, "--path", tmp_path / "x", "--model", "hashing")
     out = run("search", "fox", "--path", tmp_path / "x").stdout
+    assert "[bold]x[/bold]" in out
+    out += run("explain", "fox", "h\u001b[31m", "--path", tmp_path / "x").stdout
+    bad = write_jsonl(tmp_path / "evil\u001b[31m.jsonl", [{"_id": 1}])
+    out += fails("index", bad, "--path", tmp_path / "x")
     assert "\u001b" not in out
     assert "\u0007" not in out
-    assert "[bold]x[/bold]" in out
 
 
 def test_help_loads_nothing_heavy_and_names_every_command():
@@ -224,14 +229,16 @@ def test_indexing_killed_at_any_moment_and_run_again_ends_as_if_undisturbed(tmp_
     run("index", big, "--path", tmp_path / "calm", "--model", "hashing")
     command = [PROGRAM, "index", str(big), "--path", str(tmp_path / "killed"), "--model", "hashing"]
     kills = 0
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(1.2 + chosen.random() * 2.5)
+        while not (tmp_path / "killed" / "m3").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chosen.random() * 0.7)
         if process.poll() is None:
             kills += 1
             os.kill(process.pid, signal.SIGKILL)
         process.wait(30)
-    assert kills >= 2, "the machine is so fast that nothing was interrupted: lengthen the input"
+    assert kills, "nothing was interrupted: lengthen the input"
     run("index", big, "--path", tmp_path / "killed")
     answers = []
     for folder in ("calm", "killed"):

@@ -161,8 +161,21 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tiny, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         got = encoder.encode_documents(texts)
     np.testing.assert_allclose(got.colbert, expected.colbert, atol=1e-6)
-    assert encoder._loop.batch_tokens < 4096
+    tokens = len(encoder.tokenize(texts[0])) + 1
+    assert 5 * tokens <= encoder._loop.batch_tokens <= 20 * tokens, "as large as still fits, more or less: not down to one"
     assert "out of memory: going on with batch_tokens=" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_another_runtime_error_is_not_taken_for_lack_of_memory(tiny, monkeypatch):
+    encoder = BGEM3Encoder(tiny)
+
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(encoder._loop, "_forward", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        encoder.encode_documents(["a", "b"])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -253,8 +266,13 @@ def test_settings_that_mean_nothing_are_refused(tiny):
 @pytest.mark.filterwarnings("ignore")
 def test_the_name_tells_checkpoints_and_settings_apart(tiny, tmp_path):
     other = checkpoints.tiny_xlm_roberta(tmp_path / "other", hidden=32)
-    names = {BGEM3Encoder(tiny).name, BGEM3Encoder(tiny, pooling="mean").name, BGEM3Encoder(other).name}
-    assert len(names) == 3
+    names = {
+        BGEM3Encoder(tiny).name,
+        BGEM3Encoder(tiny, modes=["dense"]).name,
+        BGEM3Encoder(tiny, pooling="mean").name,
+        BGEM3Encoder(other).name,
+    }
+    assert len(names) == 4
     assert BGEM3Encoder(tiny).name == BGEM3Encoder(str(tiny)).name
 
 
@@ -265,6 +283,8 @@ def test_half_precisions_are_near_full_precision(tiny, precision):
     texts = ["What is BGE M3?", "Paris is the capital of France."]
     cosines = (half.encode_queries(texts).dense * full.encode_queries(texts).dense).sum(axis=1)
     assert cosines.min() > 0.999
+    wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert {parameter.dtype for parameter in half._loop._parts.model.parameters()} == {wanted}
 
 
 def test_the_mini_model_says_that_it_reads_english_only(mini_encoder):

@@ -1,6 +1,7 @@
 """M3Index: what goes in comes out, ranked and explained; the edges are defined."""
 
 import asyncio
+import threading
 import time
 
 import numpy as np
@@ -251,6 +252,14 @@ def test_explain_says_which_stage_cut_a_document(index):
     assert "depth" in lost.advice
 
 
+def test_a_lost_document_has_the_score_it_would_have_among_the_candidates():
+    by_rank = M3Index(HashingEncoder(), MemoryStore(), Profile(fusion="rrf", depth=1))
+    by_rank.add(DOCUMENTS)
+    lost = by_rank.explain("red fox jumps", "whale", k=1)
+    assert lost.stage == "not a candidate"
+    assert lost.score < lost.best
+
+
 def test_explain_agrees_with_search(index):
     hits = index.search("red fox")
     for place, hit in enumerate(hits, start=1):
@@ -330,6 +339,72 @@ def test_open_encodes_what_another_client_put_into_chroma(tmp_path, caplog):
         assert ids(index.search("green frog", 1)) == ["other"]
         assert index.search("green frog", 1)[0].scores["colbert"] > 0.9
         assert not index.store._lock.held, "reading on must not keep others from writing"
+
+
+def test_open_encodes_anew_what_another_client_changed(tmp_path):
+    import chromadb
+    from chromadb.config import Settings
+
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    dense = HashingEncoder().encode_documents(["a green frog"]).dense
+    client.get_collection("m3retriever").update(ids=["fox"], documents=["a green frog"], embeddings=dense)
+    with M3Index.open(tmp_path) as index:
+        assert ids(index.search("green frog", mode="sparse")) == ["fox"]
+        assert "fox" not in ids(index.search("jumps", mode="sparse"))
+
+
+def test_opening_during_another_write_neither_encodes_nor_undoes_it(tmp_path):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+    writer, opened = M3Index.open(tmp_path), []
+    publish = writer.store._payload.publish
+
+    def slowly(staged):
+        thread = threading.Thread(target=lambda: opened.append(M3Index.open(tmp_path, model=CountingEncoder())))
+        thread.start()
+        time.sleep(0.5)  # the reader opens between Chroma's part of the write and ours
+        publish(staged)
+        opened.append(thread)
+
+    writer.store._payload.publish = slowly
+    writer.add([Document("new", "green frog")])
+    del writer.store._payload.publish
+    writer.delete(["new"])
+    for one in opened:
+        if isinstance(one, threading.Thread):
+            one.join()
+    [reader] = [one for one in opened if isinstance(one, M3Index)]
+    assert reader.encoder.documents == [], "what the writer is about to publish is not missing"
+    assert len(reader) == len(writer) == len(DOCUMENTS)
+    assert "new" not in ids(reader.search("green frog"))
+    reader.close()
+    writer.close()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_folder(tmp_path):
+    with pytest.raises(OSError, match="no such folder"):
+        M3Index.open(tmp_path / "index", model="./nothing")
+    assert not (tmp_path / "index").exists()
+
+
+def test_long_texts_are_stored_in_smaller_batches():
+    encoder = CountingEncoder()
+    index, calls = M3Index(encoder, MemoryStore()), []
+    encode = encoder.encode_documents
+
+    def noted(texts, *, progress=False):
+        calls.append(len(texts))
+        return encode(texts)
+
+    encoder.encode_documents = noted
+    index.add(
+        [Document(str(row), f"{row} " + "x" * 150_000) for row in range(5)] + [Document(f"s{row}", "y") for row in range(300)]
+    )
+    assert calls[:2] == [2, 2]
+    assert sum(calls) == 305
+    assert max(calls) <= 256
 
 
 def test_a_failed_open_lets_go_of_the_folder(tmp_path):

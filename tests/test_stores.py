@@ -348,6 +348,127 @@ def test_threads_that_search_and_add_at_once_get_what_a_serial_run_gets(tmp_path
     assert len(store) == 215
 
 
+def test_searches_go_on_while_a_first_write_opens_a_fresh_engine(tmp_path):
+    filled(ChromaStore(tmp_path), [f"w{row}" for row in range(50)], lang="en").close()
+    store, stop, failures = ChromaStore(tmp_path), threading.Event(), []
+
+    def search():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                store.search(query("w1"), depth=5, where={"$and": [{"lang": "en"}, {"number": {"$ne": number}}]})
+                store.get(["d1"])
+            except Exception as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=search) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(3):
+        assert finish(worker("add", tmp_path, f"other{number}", "blue whale")) == {"error": None}
+        store.add([Document(f"mine{number}", "grey owl")], ENCODER.encode_documents(["grey owl"]))
+        store.stop_writing()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(store) == 56
+
+
+def test_a_reader_whose_vector_index_is_behind_scans_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)  # as if the collection were too large to scan
+    filled(ChromaStore(tmp_path), [f"w{row} w{row + 1}" for row in range(100)]).close()
+    reader = ChromaStore(tmp_path)
+    assert "d3" in reader.search(query("w3 w4"), depth=5).ids
+    assert finish(worker("add", tmp_path, "new", "blue whale")) == {"error": None}
+    found = reader.search(query("blue whale"), depth=1)
+    assert found.found_by[found.ids.index("new")] == {"dense", "sparse"}
+
+
+def test_a_depth_beyond_what_hnsw_was_made_for_is_scanned_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)
+    store = filled(ChromaStore(tmp_path), [f"w{row}" for row in range(600)])
+    monkeypatch.setattr(store._connection, "nearest", lambda *_: pytest.fail("HNSW would lose some of so many"))
+    assert len(store.search(query("w1"), depth=500)) >= 500
+
+
+def test_many_first_writers_of_a_process_share_one_right_to_write(tmp_path):
+    filled(ChromaStore(tmp_path), ["red fox"]).close()
+    store, together = ChromaStore(tmp_path), threading.Barrier(8)
+
+    def write(number):
+        together.wait()
+        store.add([Document(f"t{number}", f"w{number}")], ENCODER.encode_documents([f"w{number}"]))
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store) == 9
+    store.close()
+    assert finish(worker("add", tmp_path, "other", "blue whale")) == {"error": None}
+
+
+def test_a_second_model_cannot_slip_in_before_the_first_document(tmp_path):
+    first, second = ChromaStore(tmp_path), ChromaStore(tmp_path)
+    first.bind("model-a", 256)
+    second.bind("model-b", 256)
+    filled(first, ["red fox"])
+    with pytest.raises(EncoderMismatchError, match="made with the model 'model-a'; got 'model-b'"):
+        filled(second, ["blue whale"])
+    with pytest.raises(EncoderMismatchError):
+        second.search(query("red fox"), depth=1)
+    assert len(first) == 1
+
+
+def test_a_model_named_after_the_first_document_is_remembered(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox"])
+    store.bind("model-a", 256)
+    filled(store, ["blue whale"])
+    assert store.settings()["model"] == "model-a"
+
+
+def test_a_text_changed_by_another_client_is_named_as_missing(tmp_path):
+    filled(ChromaStore(tmp_path), ["red fox", "blue whale"]).close()
+    finish(worker("rewrite", tmp_path, "d0", "green frog"))
+    assert ChromaStore(tmp_path).missing() == ["d0"]
+
+
+def test_a_server_that_fails_in_the_middle_of_a_write_leaves_it_to_be_settled(tmp_path, monkeypatch):
+    store = filled(ChromaStore(tmp_path), ["red fox"])
+
+    def no_answer(method, arguments):
+        raise StoreError(f"Chroma failed to {method}")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store._connection, "_call", no_answer)
+        with pytest.raises(StoreError, match="Chroma failed to"):
+            filled(store, ["blue whale"])
+    assert store.get(["d0"])[0].text == "red fox"
+    store.add([Document("later", "grey owl")], ENCODER.encode_documents(["grey owl"]))
+    assert_equals_undisturbed(store, {"d0": "red fox", "later": "grey owl"})
+
+
+def test_an_open_that_fails_can_be_tried_again(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox"])
+    store._payload.set_meta(format="99")
+    store.close()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="has format 99"):
+            ChromaStore(tmp_path)
+
+
+def test_very_many_tokens_are_scored_in_blocks_with_the_same_bits(tmp_path, monkeypatch):
+    from m3retriever.stores import snapshot
+
+    store = filled(ChromaStore(tmp_path), [f"w{row} " * (row % 9) for row in range(40)])
+    whole = store.search(query("w1 w2 w8"), depth=100).values
+    monkeypatch.setattr(snapshot, "BLOCK_TOKENS", 5)
+    assert store.search(query("w1 w2 w8"), depth=100).values.tobytes() == whole.tobytes()
+
+
 def test_space_of_replaced_documents_is_used_again(tmp_path):
     store = filled(ChromaStore(tmp_path), [f"w{row}" for row in range(50)])
     for _ in range(5):
@@ -409,10 +530,18 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
             assert len(store) == 0
 
 
-@pytest.mark.parametrize("name", ["m3", "", "a b", "-ab", "../../etc", "a" * 513])
+@pytest.mark.parametrize("name", ["ab", "", "a b", "-ab", "../../etc", "a" * 513])
 def test_a_collection_name_that_chroma_refuses_is_refused_in_words(tmp_path, name):
     with pytest.raises(InvalidArgumentError, match="3 to 512 characters"):
         ChromaStore(tmp_path, collection=name)
+
+
+def test_m3_is_another_name_of_the_default_collection(tmp_path):
+    filled(ChromaStore(tmp_path, collection="m3"), ["red fox"]).close()
+    assert ChromaStore.exists(tmp_path)
+    assert ChromaStore.exists(tmp_path, "m3")
+    assert not ChromaStore.exists(tmp_path, "other")
+    assert len(ChromaStore(tmp_path)) == 1
 
 
 def test_a_store_takes_exactly_one_place(tmp_path):

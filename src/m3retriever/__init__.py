@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "errors": [
+        "DeviceMemoryError",
         "EncoderMismatchError",
         "InvalidArgumentError",
         "InvalidDocumentError",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from m3retriever.encoders.bge_m3 import BGEM3Encoder as BGEM3Encoder
     from m3retriever.encoders.hashing import HashingEncoder as HashingEncoder
     from m3retriever.encoders.mini import MiniEncoder as MiniEncoder
+    from m3retriever.errors import DeviceMemoryError as DeviceMemoryError
     from m3retriever.errors import EncoderMismatchError as EncoderMismatchError
     from m3retriever.errors import InvalidArgumentError as InvalidArgumentError
     from m3retriever.errors import InvalidDocumentError as InvalidDocumentError

@@ -108,7 +108,7 @@ def index(
 
     def report(error: InvalidDocumentError) -> None:
         bad.append(str(error))
-        typer.echo(f"skipped: {error}", err=True)
+        _say(f"skipped: {error}")
 
     for file in files:
         if not file.exists():
@@ -241,16 +241,17 @@ def demo(
     from m3retriever.demo import run
 
     if inspector:
-        from m3retriever.inspector.launch import check_port, serve
+        from m3retriever.inspector.launch import check, serve
 
-        check_port("127.0.0.1", port)
+        check("127.0.0.1", port)
     folder = run.demo_folder(path)
     with _opened(folder, model="mini", create=True) as opened:
         documents = run.documents()
         with _progress("indexing", total=len(documents)) as advance:
             run.build(opened, documents, on_step=advance)
         _report_cut(opened)
-        report.print_side_by_side(run.QUESTION, run.side_by_side(opened, run.QUESTION), len(opened))
+        hits = run.side_by_side(opened, run.QUESTION)
+        report.print_side_by_side(run.QUESTION, hits, weights=opened.profile.weights, documents=len(opened))
         questions = run.golden([document.id for document in documents])
         with _progress("evaluating", total=len(questions)) as advance:
             quality = run.quality(opened, questions, on_step=advance)
@@ -359,18 +360,28 @@ def _show(content: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
         _print_json(content)
     else:
-        typer.echo(text)
+        typer.echo(_printable(text))
 
 
 def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False))
 
 
+def _say(message: str) -> None:
+    typer.echo(_printable(message), err=True)
+
+
+def _printable(text: str) -> str:
+    from m3retriever.report import printable
+
+    return printable(text)
+
+
 def _fail(message: str, code: int) -> int:
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    _say("error: " + " ".join(message.split()))
     return code
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     if issubclass(category, UnknownTextWarning) or (issubclass(category, TruncationWarning) and not _counting):
-        typer.echo(f"warning: {message}", err=True)
+        _say(f"warning: {message}")

@@ -47,10 +47,12 @@ def print_checks(checks: list[Check]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from m3retriever.report import printable
+
     console = Console(highlight=False, soft_wrap=True)
     for check in checks:
         style = {"ok": "green", "note": "yellow", "error": "red"}[check.level]
-        console.print(Text(f"{check.level:<6}", style=style) + Text(f"{check.name:<22} {check.message}"))
+        console.print(Text(f"{check.level:<6}", style=style) + Text(printable(f"{check.name:<22} {check.message}")))
 
 
 def _packages() -> Iterator[Check]:

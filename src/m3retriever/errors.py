@@ -5,6 +5,7 @@ M3RetrieverError
 ├── UnknownDocumentError (KeyError)        an id is not in the store
 ├── EncoderMismatchError (ValueError)      an index was built with another encoder
 ├── ModelLoadError (OSError)               a model cannot be loaded: no such folder, no heads, no network
+├── DeviceMemoryError (MemoryError)        one text is too long for the device's memory
 ├── StoreLockedError (OSError)             another process is writing to the same index
 ├── StoreError (OSError)                   an index on disk cannot be opened or written
 └── InvalidArgumentError (ValueError)      a number, a name or a combination that has no meaning
@@ -52,6 +53,10 @@ class EncoderMismatchError(M3RetrieverError, ValueError):
 
 class ModelLoadError(M3RetrieverError, OSError):
     """A model cannot be loaded."""
+
+
+class DeviceMemoryError(M3RetrieverError, MemoryError):
+    """One text is too long for the memory there is."""
 
 
 class StoreLockedError(M3RetrieverError, OSError):

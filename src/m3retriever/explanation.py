@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from m3retriever.filters import matches
 from m3retriever.fusion import mode_ranks, top_k
 from m3retriever.ranking import Ranking
@@ -35,7 +37,8 @@ class Explanation:
     Attributes
     ----------
     stage : where it stands: a hit, or the first stage that cut it
-    score : the fused score (the mode's own when one mode was asked for); true also where it was cut
+    score : the fused score (the mode's own when one mode was asked for); where it is no candidate, the
+        score it would have among them
     rank : its place (from 1) among the candidates; None where it is none of them
     scores : raw, by mode
     contributions : the parts whose sum is the score; empty for a fusion that is no sum
@@ -91,10 +94,12 @@ def explain(
     shared: tuple[SharedToken, ...] = (),
 ) -> Explanation:
     """Where a document stands among a query's candidates; `own` holds its scores, candidate or not."""
-    fused = ranking.fuse(candidates)
+    row = candidates.ids.index(document.id) if document.id in candidates.ids else None
+    everyone = candidates if row is not None else _with(candidates, own)
+    everyones = ranking.fuse(everyone)
+    fused = everyones[: len(candidates)]
     rows = top_k(candidates, fused, len(candidates))
     eligible = ranking.eligible(candidates, fused, rows)
-    row = candidates.ids.index(document.id) if document.id in candidates.ids else None
     stage: Stage = "hit"
     if not matches(where, document.metadata):
         stage = "filtered out"
@@ -109,7 +114,7 @@ def explain(
         query=query,
         document=document,
         stage=stage,
-        score=float(fused[row]) if row is not None else float(ranking.fuse(own)[0]),
+        score=float(everyones[row if row is not None else -1]),
         rank=rows.index(row) + 1 if row is not None else None,
         scores=own.of(0),
         contributions=ranking.parts(own),
@@ -120,3 +125,9 @@ def explain(
         threshold=ranking.threshold,
         shared_tokens=shared,
     )
+
+
+def _with(candidates: ModeScores, own: ModeScores) -> ModeScores:
+    """The candidates and, last, a document that is none of them: what its score would be among them."""
+    values = np.concatenate([candidates.values, own.values])
+    return ModeScores((*candidates.ids, *own.ids), values, (*candidates.found_by, *own.found_by))

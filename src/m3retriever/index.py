@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH = 256  # documents encoded and stored at a time: bounds memory, and what a crash can cost
+BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
+BATCH_CHARACTERS = 400_000  # and their texts: about 100,000 tokens, whose vectors take 400 MB at d = 1024
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,18 @@ class M3Index:
         """
         from m3retriever.encoders import DEFAULT_MODEL, lasting, load_encoder
         from m3retriever.stores.chroma import ChromaStore
-        from m3retriever.stores.connection import DEFAULT_COLLECTION
 
-        store = ChromaStore(path, collection=collection or DEFAULT_COLLECTION)
+        if model is None and not ChromaStore.exists(path, collection):
+            model = DEFAULT_MODEL
+        source = lasting(model) if isinstance(model, str) else None
+        encoder = load_encoder(model) if isinstance(model, str) else model  # before a folder is made for it
+        store = ChromaStore(path, collection=collection)
         try:
-            source = model if isinstance(model, str) else None
-            if model is None:
+            if encoder is None:
                 source = store.settings()["source"] or DEFAULT_MODEL
-            if source is not None:
-                store.source = lasting(source)
-            encoder = load_encoder(source) if source is not None else model
-            index = cls(encoder, store, _profile(profile, Path(path)))  # type: ignore[arg-type]  # one of both is set
+                encoder = load_encoder(source)
+            store.source = source
+            index = cls(encoder, store, _profile(profile, Path(path)))
             index._encode_missing(store)
             return index
         except BaseException:
@@ -134,8 +136,8 @@ class M3Index:
         documents = list(documents)
         check_documents(documents)
         done = Added()
-        for start in range(0, len(documents), BATCH):
-            done += self._add(documents[start : start + BATCH], progress=progress)
+        for batch in _batches(documents):
+            done += self._add(batch, progress=progress)
         return done
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -310,18 +312,20 @@ class M3Index:
             return self._held(known) if known else {}
 
     def _encode_missing(self, store: ChromaStore) -> None:
-        """Give vectors to documents that reached Chroma by another way."""
-        ids = store.missing()
-        if not ids:
+        """Give vectors to documents that reached Chroma by another way, unless another process is at work."""
+        if not store.missing():
             return
-        logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
         try:
-            for start in range(0, len(ids), BATCH):
-                documents = store.held(ids[start : start + BATCH])
-                store.add(documents, self.encoder.encode_documents([document.text for document in documents]))
+            with store.writing():  # nobody changes the documents while they are encoded
+                ids = store.missing()
+                if ids:
+                    logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
+                for start in range(0, len(ids), BATCH):
+                    documents = store.held(ids[start : start + BATCH])
+                    store.add(documents, self.encoder.encode_documents([document.text for document in documents]))
             store.stop_writing()  # who opens an index to read it must not keep others from writing
-        except StoreLockedError as error:
-            logger.warning("they stay out of searches for now: %s", error)
+        except StoreLockedError:
+            logger.info("another process is writing: documents without vectors wait for it")
 
     def _encode_queries(self, queries: Sequence[str]) -> M3Vectors:
         if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
@@ -375,6 +379,18 @@ def _same(document: Document, held: Document | None) -> bool:
     stored = {key: value for key, value in document.metadata.items() if value is not None}
     kept = dict(held.metadata)
     return stored == kept and all(type(stored[key]) is type(kept[key]) for key in stored)
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+    """Runs of documents, at least one each, within BATCH documents and BATCH_CHARACTERS characters."""
+    start, characters = 0, 0
+    for place, document in enumerate(documents):
+        characters += len(document.text)
+        if place > start and (place - start >= BATCH or characters > BATCH_CHARACTERS):
+            yield documents[start:place]
+            start, characters = place, len(document.text)
+    if documents:
+        yield documents[start:]
 
 
 def _ids(ids: Sequence[str]) -> list[str]:

@@ -41,7 +41,9 @@ def read_documents(path: str | Path, *, on_bad: Callable[[InvalidDocumentError],
     path = Path(path)
     if path.is_dir():
         corpus = path / "corpus.jsonl"
-        inside = [corpus] if corpus.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in READERS)
+        inside = (
+            [corpus] if corpus.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in READERS)
+        )
         if not inside:
             raise InvalidDocumentError(f"{path} holds no {', '.join(READERS)} files")
         for one in inside:
@@ -123,7 +125,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Any]]:
                 raise InvalidDocumentError(f"{path}: want a header with a column 'text'; got {reader.fieldnames}")
             for number, row in enumerate(reader, start=1):
                 extra = {key: value for key, value in row.items() if key not in RESERVED and isinstance(key, str)}
-                row_id = row.get("_id") or row.get("id") or f"{path.name}:{number}"
+                row_id = row.get("_id") or row.get("id") or f"{path.as_posix()}:{number}"
                 yield (
                     f"{path}, row {number}",
                     {"id": row_id, "text": row["text"], "title": row.get("title"), "metadata": extra},

@@ -31,7 +31,8 @@ def quantize(vectors: FloatArray) -> tuple[Int8Array, FloatArray]:
     Each value is off by at most half a scale, which is max|row| / 127. A row of zeros has scale 0.
     """
     scales = (np.abs(vectors).max(axis=1, initial=0) / CODE_MAX).astype(np.float32)
-    codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+    rounded = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None])
+    codes = np.clip(rounded, -CODE_MAX, CODE_MAX).astype(np.int8)  # scales of denormal rows are too coarse
     return codes, scales
 
 

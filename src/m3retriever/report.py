@@ -60,15 +60,15 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
 def index_info(path: Path, collection: str | None) -> dict[str, Any]:
     """What `info` shows of an index."""
     from m3retriever.stores.chroma import ChromaStore
-    from m3retriever.stores.connection import DEFAULT_COLLECTION
+    from m3retriever.stores.connection import collection_name
 
-    store = ChromaStore(path, collection=collection or DEFAULT_COLLECTION)
+    store = ChromaStore(path, collection=collection_name(collection))
     try:
         settings = store.settings()
         profile = path / "profile.toml"
         return {
             "path": str(path),
-            "collection": collection or DEFAULT_COLLECTION,
+            "collection": collection_name(collection),
             "documents": len(store),
             "without_vectors": len(store.missing()),
             "model": settings["source"],
@@ -86,7 +86,7 @@ def print_hits(query: str, mode: str, weights: Mapping[str, float], hits: Sequen
     """A table of hits with every mode's score and rank."""
     console = _console()
     if not hits:
-        console.print(Text(f"no document for {query!r}"))
+        console.print(_line(f"no document for {query!r}"))
         return
     table = _table("#", "score", *MODES, "ranks d·s·c", "id", "text")
     for rank, hit in enumerate(hits, start=1):
@@ -100,7 +100,7 @@ def print_hits(query: str, mode: str, weights: Mapping[str, float], hits: Sequen
 def print_explanation(explanation: Explanation) -> None:
     """The scores of one document, their parts and what would bring it in."""
     console = _console()
-    console.print(Text(f"{explanation.document.id}: {explanation.stage}; {explanation.advice}"))
+    console.print(_line(f"{explanation.document.id}: {explanation.stage}; {explanation.advice}"))
     table = _table("mode", "score", "part", "rank", "found by it")
     for one in MODES:
         part = explanation.contributions.get(one)
@@ -121,16 +121,16 @@ def print_explanation(explanation: Explanation) -> None:
         console.print(shared)
 
 
-def print_side_by_side(question: str, hits: Mapping[str, Sequence[Hit]], documents: int) -> None:
+def print_side_by_side(question: str, hits: Mapping[str, Sequence[Hit]], *, weights: Weights, documents: int) -> None:
     """The first hits of every mode in columns, then the hybrid's with all their scores."""
     console = _console()
-    console.print(Text(f"\n{documents} documents; the question: {question!r}\n"))
+    console.print(Text(f"\n{documents} documents; the question: {printable(question)!r}\n"))
     table = _table("#", *hits)
     for place in range(max(map(len, hits.values()))):
         row = [_side_cell(ranked[place]) if place < len(ranked) else "" for ranked in hits.values()]
         table.add_row(*_cells(str(place + 1), *row))
     console.print(table)
-    print_hits(question, "hybrid", used_weights("hybrid", Weights()), hits["hybrid"])
+    print_hits(question, "hybrid", used_weights("hybrid", weights), hits["hybrid"])
 
 
 def print_quality(questions: int, means: Mapping[str, Mapping[str, float]]) -> None:
@@ -161,9 +161,18 @@ def _table(*headers: str) -> Table:
     return table
 
 
+def printable(text: str) -> str:
+    """A text of unknown origin for the terminal: control characters, which could command it, become blanks."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
+
+
+def _line(text: str) -> Text:
+    return Text(printable(text).replace("\n", " "))
+
+
 def _cells(*values: str) -> list[Text]:
     """Cells that show a document's text and nothing else: no markup, no control characters."""
-    return [Text("".join(sign if sign.isprintable() else " " for sign in value)) for value in values]
+    return [_line(value) for value in values]
 
 
 def _snippet(text: str) -> str:

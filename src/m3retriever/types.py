@@ -175,6 +175,7 @@ class Profile:
     model: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", Weights.of(self.weights))
         if not isinstance(self.depth, int) or isinstance(self.depth, bool) or self.depth < 1:
             raise InvalidArgumentError(f"depth must be an integer >= 1; got {self.depth!r}")
         if not isinstance(self.thresholds, Mapping) or not all(map(_is_finite, self.thresholds.values())):

@@ -99,9 +99,13 @@ class M3Vectors:
         """One text's token vectors, (t_i, d)."""
         return self.colbert[self.colbert_offsets[row] : self.colbert_offsets[row + 1]]
 
+    def copy(self) -> M3Vectors:
+        """The same texts in arrays of their own."""
+        return M3Vectors(*(getattr(self, name).copy() for name in _DTYPES))
+
     def take(self, rows: Sequence[int] | IntArray) -> M3Vectors:
         """The texts at these places, in this order, copied."""
-        return M3Vectors.concat([self[int(row)] for row in rows], dim=self.dim)
+        return M3Vectors.concat([self[int(row)] for row in rows], dim=self.dim).copy()
 
     @classmethod
     def empty(cls, dim: int) -> M3Vectors:
@@ -110,9 +114,14 @@ class M3Vectors:
 
     @classmethod
     def concat(cls, parts: Sequence[M3Vectors], *, dim: int = 0) -> M3Vectors:
-        """The texts of all parts, in order. `dim` says the dimension where there are no parts."""
+        """The texts of all parts, in order; a single part comes back as it is.
+
+        `dim` says the dimension where there are no parts.
+        """
         if not parts:
             return cls.empty(dim)
+        if len(parts) == 1:
+            return parts[0]
         if len({part.dim for part in parts}) > 1:
             raise InvalidVectorsError(f"want parts of one dimension; got {sorted({part.dim for part in parts})}")
         return cls(

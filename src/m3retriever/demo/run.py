@@ -10,13 +10,13 @@ from pathlib import Path
 
 from m3retriever.demo.corpus import standard_library_documents
 from m3retriever.evaluation import evaluate_run, mean
-from m3retriever.fusion import weighted_sum
+from m3retriever.fusion import fusion_named
 from m3retriever.index import M3Index
 from m3retriever.io import GoldenQuestion, read_golden
 from m3retriever.ranking import SEARCH_MODES
 from m3retriever.types import MODES, Document, Hit
 
-QUESTION = "run a command and capture what it prints"
+QUESTION = "split a shell command into its arguments"
 MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10")
 STEP = 64  # documents a call, so that progress moves
 
@@ -70,7 +70,7 @@ def quality(
     runs: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in SEARCH_MODES}
     for question in questions:
         scores = index.score(question.question)
-        fused = weighted_sum(scores, index.profile.weights)
+        fused = fusion_named(index.profile.fusion)(scores, index.profile.weights)
         runs["hybrid"][question.id] = dict(zip(scores.ids, fused.tolist(), strict=True))
         for mode in MODES:
             column = scores.column(mode).tolist()

@@ -86,7 +86,8 @@ class BGEM3Encoder:
             parts, max_length=max_length, batch_tokens=batch_tokens or BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"])
         )
         self.model, self.device, self.dim = str(model), str(place), self._loop.dim
-        self.name = f"bge-m3-{fingerprint(folder)}-{pooling}" + ("" if normalize else "-raw")
+        left_out = "".join(f"-no-{mode}" for mode in MODES if mode not in modes)
+        self.name = f"bge-m3-{fingerprint(folder)}-{pooling}{'' if normalize else '-raw'}{left_out}"
 
     @property
     def max_length(self) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from m3retriever.errors import InvalidArgumentError, TruncationWarning
+from m3retriever.errors import DeviceMemoryError, InvalidArgumentError, TruncationWarning
 from m3retriever.types import MODES, Mode, Token
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
@@ -59,7 +59,7 @@ class Parts:
 
 
 class EncodingLoop:
-    """Runs the parts of a checkpoint over texts. Safe to call from several threads: one runs at a time.
+    """Runs the parts of a checkpoint over texts. Safe to call from several threads: one pass runs at a time.
 
     Parameters
     ----------
@@ -120,10 +120,9 @@ class EncodingLoop:
     def _encode(self, texts: list[str], bar: Any) -> M3Vectors:
         ids, cut, unknown = self._tokenize(texts)
         result = _Result([len(row) for row in ids], self.dim, self._parts.modes)
-        with self._lock:
-            for batch in self._batches([len(row) for row in ids]):
-                self._run(batch, ids, result)
-                bar.update(len(batch))
+        for batch in self._batches([len(row) for row in ids]):
+            self._run(batch, ids, result)
+            bar.update(len(batch))
         self._report(cut, unknown)
         return result.vectors()
 
@@ -159,23 +158,31 @@ class EncodingLoop:
 
     def _run(self, batch: list[int], ids: list[list[int]], result: _Result) -> None:
         """One forward pass; where memory runs out, two of half the size, and smaller ones from then on."""
+        if self._fits(batch, ids, result):
+            return
+        if len(batch) == 1:
+            raise DeviceMemoryError(
+                f"not enough memory on {self._parts.device} for one text of {len(ids[batch[0]])} tokens; "
+                "lower max_length or free memory"
+            )
+        if self._parts.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch_tokens = max(1, min(self.batch_tokens, len(batch) * len(ids[batch[0]]) // 2))
+        logger.warning("out of memory: going on with batch_tokens=%d", self.batch_tokens)
+        half = len(batch) // 2
+        self._run(batch[:half], ids, result)
+        self._run(batch[half:], ids, result)
+
+    def _fits(self, batch: list[int], ids: list[list[int]], result: _Result) -> bool:
+        """Run the pass and say whether memory sufficed; nothing of a failed one is kept alive by its traceback."""
         try:
-            self._forward(batch, ids, result)
+            with self._lock:
+                self._forward(batch, ids, result)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            if len(batch) == 1:
-                raise MemoryError(
-                    f"not enough memory on {self._parts.device} for one text of {len(ids[batch[0]])} tokens; "
-                    "lower max_length or free memory"
-                ) from error
-            if self._parts.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.batch_tokens = max(1, self.batch_tokens // 2)
-            logger.warning("out of memory: going on with batch_tokens=%d", self.batch_tokens)
-            half = len(batch) // 2
-            self._run(batch[:half], ids, result)
-            self._run(batch[half:], ids, result)
+            return False
+        return True
 
     @torch.inference_mode()
     def _forward(self, batch: list[int], ids: list[list[int]], result: _Result) -> None:
@@ -195,8 +202,8 @@ class EncodingLoop:
     def _dense(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self._parts.pooling == "cls":
             return self._unit(hidden[:, 0])
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return self._unit((hidden * weights).sum(dim=1) / weights.sum(dim=1))
+        weights = mask.unsqueeze(-1).float()
+        return self._unit((hidden.float() * weights).sum(dim=1) / weights.sum(dim=1))
 
     def _unit(self, vectors: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(vectors, dim=-1) if self._parts.normalize else vectors
@@ -274,4 +281,7 @@ def _positions(config: Any) -> int:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error).lower()
+    """Whether memory ran out, as torch's devices and the system say it; an illegal access is another thing."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(sign in str(error) for sign in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED"))

@@ -8,6 +8,7 @@ ordinary one that any Chroma client can read.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -23,25 +24,24 @@ from m3retriever.errors import EncoderMismatchError, StoreError, StoreLockedErro
 from m3retriever.filters import check_where, for_chroma
 from m3retriever.kernels import maxsim_int8
 from m3retriever.scoring import dense_score, sparse_scores
+from m3retriever.stores import agreement
 from m3retriever.stores.candidates import best, union
-from m3retriever.stores.connection import DEFAULT_COLLECTION, Connection, collections_in
+from m3retriever.stores.connection import Connection, collection_name, collections_in
 from m3retriever.stores.lock import WriterLock
-from m3retriever.stores.payload import Payload, Pending, open_payload, release_payload, text_hash
+from m3retriever.stores.payload import Payload, open_payload, release_payload, text_hash
 from m3retriever.types import Document, ModeScores, Where
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-    from m3retriever.stores.snapshot import Snapshot
+    from m3retriever.stores.snapshot import Pending, Snapshot
 
 logger = logging.getLogger(__name__)
 
 EXACT_VALUES = 1 << 25  # dense values that an exact scan reads in about 20 ms: 32k documents at d = 1024
-COMPARED_AT_OPEN = 20_000  # documents up to which every id is compared with Chroma's at open
-PAGE = 5_000  # ids a call; Chroma takes at most 5461
 FILTERS_KEPT = 64
-SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to the vectors' lengths
+SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to the query's length and the largest score
 
 
 class ChromaStore:
@@ -56,7 +56,7 @@ class ChromaStore:
     host, port
         Or a Chroma server (`chroma run`). It has no authentication of its own: keep it behind a proxy.
     collection
-        Its name, 3 to 512 characters from [a-zA-Z0-9._-].
+        Its name, 3 to 512 characters from [a-zA-Z0-9._-]; default: "m3retriever".
     payload
         Folder of the payload; default: inside `path`, or for a server in the user's cache, where it
         can always be rebuilt from the texts.
@@ -75,7 +75,7 @@ class ChromaStore:
         client: ClientAPI | None = None,
         host: str | None = None,
         port: int = 8000,
-        collection: str = DEFAULT_COLLECTION,
+        collection: str | None = None,
         payload: str | Path | None = None,
     ) -> None:
         self.source: str | None = None  # how to load the model again; kept with the first document
@@ -84,15 +84,16 @@ class ChromaStore:
         self._connection = Connection(collection, path=path, client=client, host=host, port=port)
         folder, temporary = self._connection.payload_folder(payload)
         self._lock = WriterLock(folder.parent)
-        self._payload: Payload = open_payload(folder)
+        try:
+            self._payload: Payload = open_payload(folder)
+        except BaseException:
+            self._connection.close()
+            raise
         rubbish = folder.parent if temporary else None
-        self._hnsw_revision = -1  # up to where the engine's vector index is fresh
         self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish)
         try:
-            with self._payload.read() as snapshot:
-                revision = snapshot.revision
+            self._hnsw_revision = self.revision()  # up to where the engine's vector index is fresh
             self._reconcile()
-            self._hnsw_revision = revision
         except BaseException:
             self.close()
             raise
@@ -100,7 +101,7 @@ class ChromaStore:
     @staticmethod
     def exists(path: str | Path, collection: str | None = None) -> bool:
         """Whether a folder holds this collection; looks without creating anything."""
-        return (collection or DEFAULT_COLLECTION) in collections_in(path)
+        return collection_name(collection) in collections_in(path)
 
     # -- what it holds ---------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class ChromaStore:
         """The documents, in this order; UnknownDocumentError names those that are not here."""
         with self._reading() as snapshot:
             _known(snapshot, ids)
-        held = self._documents(ids)
+        held = agreement.documents(self._connection, ids)
         if missing := [id for id in ids if id not in held]:
             raise UnknownDocumentError(missing, asked=len(ids))
         return [held[id] for id in ids]
@@ -123,11 +124,14 @@ class ChromaStore:
             return snapshot.vectors(_known(snapshot, ids), self._dim(snapshot) or 0)
 
     def missing(self) -> list[str]:
-        """Ids that Chroma holds without vectors in every mode, such as those another client added."""
-        with self._reading() as snapshot:
-            if len(snapshot) > COMPARED_AT_OPEN and len(snapshot) == self._connection.collection.count():
-                return []
-            return [id for page in self._pages() for id, slot in zip(page, snapshot.slots(page), strict=True) if slot < 0]
+        """Ids whose vectors are not those of the text that Chroma holds: another client added or changed them."""
+        self._check_open()
+        return agreement.missing(self._connection, self._payload)
+
+    def held(self, ids: Sequence[str]) -> list[Document]:
+        """Documents as Chroma holds them, also those that have no vectors in the payload."""
+        held = agreement.documents(self._connection, ids)
+        return [held[id] for id in ids if id in held]
 
     def settings(self) -> dict[str, str | None]:
         """The model's name, how to load it, and the dimension; None until a document is added."""
@@ -141,12 +145,7 @@ class ChromaStore:
 
     def bind(self, model: str, dim: int) -> None:
         """Say which model the vectors come from; EncoderMismatchError where the index holds another's."""
-        held = self.settings()["model"]
-        if held not in (None, model):
-            raise EncoderMismatchError(
-                f"this index was made with the model {held!r}; got {model!r}: open it with that model, "
-                "or index the documents again into another folder or collection"
-            )
+        self._check_model(self.settings()["model"], model)
         self._model = model, dim
 
     # -- changing it -----------------------------------------------------------------------------
@@ -155,23 +154,42 @@ class ChromaStore:
         """Store documents with their vectors; one whose id is known is replaced, metadata included."""
         documents = list(documents)
         check_documents(documents)
-        with self._writing():
+        with self.writing():
             with self._payload.read() as snapshot:
                 check_vectors(documents, vectors, self._dim(snapshot))
                 self._keep_settings(snapshot, vectors)
-            for start in range(0, len(documents), PAGE):
-                self._add(documents[start : start + PAGE], vectors[start : start + PAGE])
+            for start in range(0, len(documents), agreement.PAGE):
+                self._add(documents[start : start + agreement.PAGE], vectors[start : start + agreement.PAGE])
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove documents; UnknownDocumentError, before anything is changed, where an id is not here."""
-        with self._writing():
+        with self.writing():
             with self._payload.read() as snapshot:
                 _known(snapshot, ids)
             unique = list(dict.fromkeys(ids))
-            for start in range(0, len(unique), PAGE):
-                page = unique[start : start + PAGE]
+            for start in range(0, len(unique), agreement.PAGE):
+                page = unique[start : start + agreement.PAGE]
                 staged = self._payload.stage_delete(page)
-                self._in_chroma(staged, partial(self._connection.collection.delete, ids=page))
+                self._in_chroma(staged, partial(self._connection.delete, page))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the right to write: no other process and no other thread changes the index meanwhile.
+
+        `add` and `delete` take it themselves. It stays with this process until `close` or `stop_writing`;
+        StoreLockedError names the process that has it.
+        """
+        self._check_open()
+        with self._payload.lock:
+            self._lock.acquire()
+            with self._payload.read() as snapshot:
+                stale, settled = snapshot.revision != self._hnsw_revision, snapshot.settled
+                elsewhere = snapshot.meta("writer") != str(os.getpid())
+            if stale and elsewhere and not self._connection.renewable:
+                raise StoreError("another process has written since your Chroma client was opened: give a fresh one")
+            if (stale and self._connection.renewable) or not settled:
+                self._make_agree()
+            yield
 
     def stop_writing(self) -> None:
         """Give back the right to write, so that another process may; the next write takes it again."""
@@ -179,7 +197,7 @@ class ChromaStore:
             self._lock.release()
 
     def close(self) -> None:
-        """Release the files and the writer's lock. A closed store cannot be used."""
+        """Release the files and the right to write. A closed store cannot be used."""
         self._close()
 
     # -- searching -------------------------------------------------------------------------------
@@ -189,7 +207,7 @@ class ChromaStore:
         check_depth(depth)
         check_where(where)
         with self._reading() as snapshot:
-            check_query(query, self._dim(snapshot))
+            self._check_query(snapshot, query)
             live = snapshot.live()
             allowed = np.flatnonzero(live & self._allowed(where, snapshot, len(live)))
             if not len(allowed):
@@ -205,7 +223,7 @@ class ChromaStore:
     def score(self, query: M3Vectors, ids: Sequence[str]) -> ModeScores:
         """Any documents' scores in every mode, found by a search or not."""
         with self._reading() as snapshot:
-            check_query(query, self._dim(snapshot))
+            self._check_query(snapshot, query)
             slots = _known(snapshot, ids)
             return ModeScores(tuple(ids), self._values(snapshot, query, slots))
 
@@ -214,7 +232,8 @@ class ChromaStore:
         if len(slots):
             values[:, 0] = dense_score(query.dense[0], snapshot.dense(slots))
             values[:, 1] = sparse_scores(query, *snapshot.sparse(slots))
-            values[:, 2] = maxsim_int8(query.colbert, *snapshot.tokens(slots, query.dim))
+            for block in snapshot.token_blocks(slots):
+                values[block, 2] = maxsim_int8(query.colbert, *snapshot.tokens(slots[block], query.dim))
         return values
 
     def _dense_leg(self, snapshot: Snapshot, query: M3Vectors, allowed: IntArray, depth: int, *, filtered: bool) -> IntArray:
@@ -227,8 +246,7 @@ class ChromaStore:
                 border = np.partition(rough, len(rough) - depth)[len(rough) - depth]
                 allowed = allowed[rough >= border - SCAN_ERROR * np.linalg.norm(vector) * max(1.0, np.abs(rough).max())]
         else:
-            found = self._connection.collection.query(query_embeddings=[vector], n_results=depth, include=[])["ids"][0]
-            allowed = np.intersect1d(snapshot.slots(found), allowed)
+            allowed = np.intersect1d(snapshot.slots(self._connection.nearest(vector, depth)), allowed)
         return best(dense_score(vector, snapshot.dense(allowed)), allowed, depth, snapshot.ids)
 
     def _ef_search(self) -> int:
@@ -238,10 +256,11 @@ class ChromaStore:
         """Which slots pass the filter: asked of Chroma once per filter and revision."""
         if where is None:
             return np.ones(size, bool)
-        key = repr(where), snapshot.revision
+        asked = for_chroma(where)
+        key = repr(asked), snapshot.revision
         if key in self._filters:
             return self._filters[key]
-        found = self._connection.collection.get(where=for_chroma(where), include=[])["ids"]
+        found = self._connection.get(where=asked, include=[])["ids"]
         mask = np.zeros(size, bool)
         slots = snapshot.slots(found)
         mask[slots[slots >= 0]] = True
@@ -262,143 +281,90 @@ class ChromaStore:
     def _upsert(self, documents: Sequence[Document], dense: FloatArray) -> None:
         """Chroma's upsert merges metadata: keys that went are set to None, which removes them."""
         ids = [document.id for document in documents]
-        old = self._connection.collection.get(ids=ids, include=["metadatas"])
-        keys = {id: list(metadata or {}) for id, metadata in zip(old["ids"], old["metadatas"] or [], strict=True)}
+        old = self._connection.get(ids=ids, include=["metadatas"])
+        keys = {id: list(metadata or {}) for id, metadata in zip(old["ids"], old["metadatas"], strict=True)}
         metadatas = [
             {**dict.fromkeys(keys.get(document.id, [])), **clean_metadata(document.metadata)} or None for document in documents
         ]
-        self._connection.collection.upsert(
+        self._connection.upsert(
             ids=ids,
             embeddings=dense,
             documents=[document.text for document in documents],
-            metadatas=metadatas,  # type: ignore[arg-type]  # None for a document without metadata, which Chroma takes
+            metadatas=metadatas,  # None for a document without metadata
         )
 
-    def _in_chroma(self, staged: list[Pending], write: Callable[[], object]) -> None:
+    def _in_chroma(self, staged: Sequence[Pending], write: Callable[[], object]) -> None:
         """Run Chroma's part of a write, then make the payload follow what Chroma now holds."""
         try:
             write()
-        except BaseException as error:
+        except BaseException:
             try:
-                self._settle(staged)
-            except Exception as second:  # noqa: BLE001  # Chroma cannot be asked either: the next write or opening settles it
+                agreement.settle(self._connection, self._payload, staged)
+            except StoreError as second:
                 logger.warning("a write waits to be settled, for Chroma does not answer: %s", second)
-            if isinstance(error, Exception):
-                raise StoreError(f"Chroma did not take the write: {error}") from error
             raise
-        with self._payload.read() as before:
-            revision = before.revision
+        fresh = self._hnsw_revision == self.revision()
         self._payload.publish(staged)
-        if self._hnsw_revision == revision:
+        if fresh:
             self._hnsw_revision += 1
 
-    def _settle(self, staged: Sequence[Pending]) -> None:
-        """Publish staged writes that Chroma holds, discard the others."""
-        held = self._documents([entry.id for entry in staged])
-        done = [entry for entry in staged if _arrived(entry, held.get(entry.id))]
-        self._payload.publish(done)
-        self._payload.discard([entry for entry in staged if entry not in done])
-
     def _keep_settings(self, snapshot: Snapshot, vectors: M3Vectors) -> None:
-        if len(vectors) and snapshot.meta("dim") is None:
+        """Refuse vectors of another model; with the first documents, remember whose they are."""
+        held = snapshot.meta("model")
+        if self._model is not None:
+            self._check_model(held, self._model[0])
+        if len(vectors) and (snapshot.meta("dim") is None or (held is None and self._model is not None)):
             model = {"model": self._model[0]} if self._model else {}
             source = {"source": self.source} if self.source else {}
             self._payload.set_meta(dim=str(vectors.dim), **model, **source)
 
-    # -- agreement of Chroma and payload -----------------------------------------------------------
+    # -- keeping in step ---------------------------------------------------------------------------
 
     def _reconcile(self) -> None:
-        """After a crash or another client's changes: settle what was pending, drop what Chroma does not hold."""
-        if not self._disagrees():
+        """After a crash or another client's changes, bring the payload in step with Chroma, if that is ours to do."""
+        if not agreement.disagree(self._connection, self._payload):
             return
-        try:
-            self._lock.acquire()
-        except StoreLockedError:
-            return  # another process is in the middle of a write, and keeps both in step itself
-        try:
-            with self._payload.lock:  # not in the middle of another thread's write
-                if self._disagrees():
+        with self._payload.lock:  # not in the middle of another thread's write
+            mine = self._lock.held
+            try:
+                self._lock.acquire()
+            except StoreLockedError:
+                return  # another process is in the middle of a write, and keeps both in step itself
+            try:
+                if agreement.disagree(self._connection, self._payload):
                     self._make_agree()
-        finally:
-            self._lock.release()
+            finally:
+                if not mine:
+                    self._lock.release()
 
     def _make_agree(self) -> None:
-        self._connection.renew()
-        with self._payload.read() as snapshot:
-            if snapshot.meta("collection") not in (None, str(self._connection.collection.id)):
-                logger.warning("the collection was made anew: its payload is dropped")
-                self._payload.clear()
-        with self._payload.read() as snapshot:
-            actions = {b"a": "add", b"d": "delete"}
-            pending = [Pending(slot, actions[kind], id, digest) for slot, kind, digest, id in snapshot.pending()]
-        self._settle(pending)
-        self._drop_orphans()
-        self._payload.set_meta(collection=str(self._connection.collection.id))
-
-    def _disagrees(self) -> bool:
-        with self._payload.read() as snapshot:
-            if not snapshot.settled or snapshot.meta("collection") != str(self._connection.collection.id):
-                return True
-            count = self._connection.collection.count()
-            if len(snapshot) > COMPARED_AT_OPEN or count > COMPARED_AT_OPEN:
-                return len(snapshot) != count
-            held = {id for page in self._pages() for id in page}
-            return not held.issuperset(snapshot.all_ids())
-
-    def _drop_orphans(self) -> None:
-        held = {id for page in self._pages() for id in page}
-        with self._payload.read() as snapshot:
-            orphans = [id for id in snapshot.all_ids() if id not in held]
-        if orphans:
-            logger.warning("%d documents are no longer in Chroma: their vectors are dropped", len(orphans))
-            self._payload.remove(orphans)
-
-    def _pages(self) -> Iterator[list[str]]:
-        """All ids that Chroma holds, a page at a time."""
-        start = 0
-        while page := self._connection.collection.get(limit=PAGE, offset=start, include=[])["ids"]:
-            yield page
-            start += len(page)
-
-    def _documents(self, ids: Sequence[str]) -> dict[str, Document]:
-        """What Chroma holds of these ids."""
-        found: dict[str, Document] = {}
-        unique = list(dict.fromkeys(ids))
-        for start in range(0, len(unique), PAGE):
-            got = self._connection.collection.get(ids=unique[start : start + PAGE], include=["documents", "metadatas"])
-            for id, text, metadata in zip(got["ids"], got["documents"] or [], got["metadatas"] or [], strict=True):
-                in_order = dict(sorted((metadata or {}).items()))  # Chroma's order of keys changes from call to call
-                found[id] = Document(id, text or "", in_order)
-        return found
-
-    def held(self, ids: Sequence[str]) -> list[Document]:
-        """Documents as Chroma holds them, also those that have no vectors in the payload."""
-        held = self._documents(ids)
-        return [held[id] for id in ids if id in held]
+        agreement.make_agree(self._connection, self._payload)
+        self._hnsw_revision = self.revision()
 
     def _dim(self, snapshot: Snapshot) -> int | None:
         dim = snapshot.meta("dim")
         return int(dim) if dim else (self._model[1] if self._model else None)
 
-    def _reading(self) -> AbstractContextManager[Snapshot]:
-        if not self._close.alive:
-            raise StoreError("this store is closed; open it again")
-        return self._payload.read()
+    def _check_query(self, snapshot: Snapshot, query: M3Vectors) -> None:
+        check_query(query, self._dim(snapshot))
+        if self._model is not None:
+            self._check_model(snapshot.meta("model"), self._model[0])
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """The right to write, with an engine that knows what others wrote before."""
+    @staticmethod
+    def _check_model(held: str | None, model: str) -> None:
+        if held not in (None, model):
+            raise EncoderMismatchError(
+                f"this index was made with the model {held!r}; got {model!r}: open it with that model, "
+                "or index the documents again into another folder or collection"
+            )
+
+    def _check_open(self) -> None:
         if not self._close.alive:
             raise StoreError("this store is closed; open it again")
-        self._lock.acquire()
-        with self._payload.lock:
-            with self._payload.read() as snapshot:
-                revision, settled = snapshot.revision, snapshot.settled
-            if revision != self._hnsw_revision or not settled:
-                self._make_agree()
-                with self._payload.read() as snapshot:
-                    self._hnsw_revision = snapshot.revision
-            yield
+
+    def _reading(self) -> AbstractContextManager[Snapshot]:
+        self._check_open()
+        return self._payload.read()
 
 
 def _release(connection: Connection, payload: Payload, lock: WriterLock, rubbish: Path | None) -> None:
@@ -414,10 +380,3 @@ def _known(snapshot: Snapshot, ids: Sequence[str]) -> IntArray:
     if (slots < 0).any():
         raise UnknownDocumentError([id for id, slot in zip(ids, slots, strict=True) if slot < 0], asked=len(ids))
     return slots
-
-
-def _arrived(entry: Pending, held: Document | None) -> bool:
-    """Whether Chroma shows the outcome of a staged write. Vectors depend on the text alone."""
-    if entry.action == "delete":
-        return held is None
-    return held is not None and text_hash(held.text) == entry.hash

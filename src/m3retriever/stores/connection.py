@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import itertools
 import re
+import sqlite3
 import tempfile
 import threading
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m3retriever.errors import InvalidArgumentError, StoreError
+from m3retriever.vectors import FloatArray
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
 DEFAULT_COLLECTION = "m3retriever"
+ALIASES = {None: DEFAULT_COLLECTION, "m3": DEFAULT_COLLECTION}  # "m3" itself is too short for Chroma
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]")  # Chroma's own rule
 PAYLOAD_FOLDER = "m3"  # inside Chroma's folder
 CACHE = Path.home() / ".cache" / "m3retriever"  # payloads of servers: they can be rebuilt from the texts
+RETIRED_KEPT = 3  # engines that are kept for calls under way when others take their place
 EF_SEARCH = 800  # HNSW's candidate list: at least twice the depth keeps recall up on clustered data
 
 
@@ -41,7 +46,7 @@ class Connection:
 
     def __init__(
         self,
-        name: str,
+        name: str | None,
         *,
         path: str | Path | None = None,
         client: ClientAPI | None = None,
@@ -50,10 +55,8 @@ class Connection:
     ) -> None:
         if sum(given is not None for given in (path, client, host)) != 1:
             raise InvalidArgumentError("ChromaStore takes exactly one of path, client and host")
-        if not COLLECTION_NAME.fullmatch(name):
-            raise InvalidArgumentError(f"a collection name has 3 to 512 characters from [a-zA-Z0-9._-]; got {name!r}")
-        self._name = name
-        self._retired: FolderEngine | None = None
+        self._name = collection_name(name)
+        self._retired: list[FolderEngine] = []
         self._engine = FolderEngine(path) if path is not None else None
         if self._engine is not None:
             self._client = self._engine.client
@@ -64,12 +67,44 @@ class Connection:
         self._folder = Path(settings.persist_directory).resolve() if settings.is_persistent and not self.remote else None
         self._open()
 
+    @property
+    def renewable(self) -> bool:
+        """Whether `renew` makes the vector index fresh; a caller's embedded client stays as it is."""
+        return self._engine is not None or self.remote
+
+    def get(self, **arguments: Any) -> Any:
+        """The collection's `get`; StoreError where Chroma fails."""
+        return self._call("get", arguments)
+
+    def nearest(self, vector: FloatArray, count: int) -> list[str]:
+        """Ids of the documents whose dense vectors are nearest, by HNSW: nearly the best ones."""
+        found: list[str] = self._call("query", {"query_embeddings": [vector], "n_results": count, "include": []})["ids"][0]
+        return found
+
+    def upsert(self, **arguments: Any) -> None:
+        """The collection's `upsert`."""
+        self._call("upsert", arguments)
+
+    def delete(self, ids: list[str]) -> None:
+        """The collection's `delete`."""
+        self._call("delete", {"ids": ids})
+
+    def count(self) -> int:
+        """How many documents Chroma holds."""
+        return int(self._call("count", {}))
+
+    def _call(self, method: str, arguments: dict[str, Any]) -> Any:
+        try:
+            return getattr(self.collection, method)(**arguments)
+        except Exception as error:  # Chroma's own errors, the network's, and its core's alike
+            raise StoreError(f"Chroma failed to {method}: {type(error).__name__}: {error}") from error
+
     def renew(self) -> None:
         """Learn what another process has written; the caller holds the right to write."""
         if self._engine is not None:
-            if self._retired is not None:
-                self._retired.close()
-            self._retired = self._engine  # other threads may be in the middle of a call to it
+            self._retired.append(self._engine)  # other threads may be in the middle of a call to it
+            while len(self._retired) > RETIRED_KEPT:
+                self._retired.pop(0).close()
             self._engine = FolderEngine(self._engine.folder)
             self._client = self._engine.client
             self._open()
@@ -80,9 +115,10 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the engine; a client of the caller's stays open."""
-        for engine in (self._retired, self._engine):
-            if engine is not None:
-                engine.close()
+        for engine in self._retired:
+            engine.close()
+        if self._engine is not None:
+            self._engine.close()
 
     def payload_folder(self, given: str | Path | None) -> tuple[Path, bool]:
         """Where the payload lies, and whether it is to be deleted in the end."""
@@ -133,15 +169,24 @@ class FolderEngine:
             self._taken[self.folder].discard(self._number)
 
 
+def collection_name(given: str | None) -> str:
+    """The name in Chroma; the default for None. InvalidArgumentError for one that Chroma would refuse."""
+    name = ALIASES.get(given, given)
+    if not isinstance(name, str) or not COLLECTION_NAME.fullmatch(name):
+        raise InvalidArgumentError(f"a collection name has 3 to 512 characters from [a-zA-Z0-9._-]; got {given!r}")
+    return name
+
+
 def collections_in(path: str | Path) -> list[str]:
-    """Names of the Chroma collections in a folder; none where it holds no Chroma. Creates nothing."""
-    if not (Path(path) / "chroma.sqlite3").is_file():
+    """Names of the Chroma collections in a folder; none where it holds no Chroma. Changes nothing."""
+    database = Path(path) / "chroma.sqlite3"
+    if not database.is_file():
         return []
-    engine = FolderEngine(path)
     try:
-        return [found.name for found in engine.client.list_collections()]
-    finally:
-        engine.close()
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connected:
+            return [name for (name,) in connected.execute("select name from collections")]
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read {database}: {error}; is it a Chroma database?") from error
 
 
 def _server(host: str, port: int) -> ClientAPI:

@@ -13,7 +13,7 @@ import filelock
 from m3retriever.errors import StoreError, StoreLockedError
 
 _held: dict[tuple[int, Path], tuple[filelock.FileLock, int]] = {}  # shared by the stores of one process
-_guard = threading.Lock()
+_guard = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
 
 class WriterLock:
@@ -30,9 +30,9 @@ class WriterLock:
 
     def acquire(self) -> None:
         """Take the lock, or raise StoreLockedError that names the process which has it."""
-        if self._mine:
-            return
         with _guard:
+            if self._mine:
+                return
             lock, users = _held.get(self._key, (None, 0))
             if lock is None:
                 lock = self._lock_file()
@@ -41,9 +41,9 @@ class WriterLock:
 
     def release(self) -> None:
         """Give the lock back, if this object has it."""
-        if not self._mine:
-            return
         with _guard:
+            if not self._mine:
+                return
             lock, users = _held.get(self._key, (None, 0))
             self._mine = False
             if lock is None:
@@ -74,8 +74,12 @@ class WriterLock:
             ) from None
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error}") from error
-        now = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        self._owner_file.write_text(json.dumps({"pid": os.getpid(), "since": now}), encoding="utf-8")
+        try:
+            now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            self._owner_file.write_text(json.dumps({"pid": os.getpid(), "since": now}), encoding="utf-8")
+        except OSError as error:
+            lock.release()
+            raise StoreError(f"cannot write to {self.folder}: {error}") from error
         return lock
 
     def _owner(self) -> str:

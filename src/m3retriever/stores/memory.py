@@ -38,7 +38,7 @@ class MemoryStore:
         with self._lock:
             for document, row in zip(documents, vectors, strict=True):
                 kept = Document(document.id, document.text, clean_metadata(document.metadata))
-                self._rows[document.id] = kept, M3Vectors.concat([row])  # a copy: the caller may change its arrays
+                self._rows[document.id] = kept, row.copy()  # the caller may change its arrays
             if documents:
                 self._dim, self._table = vectors.dim, None
 
@@ -56,7 +56,7 @@ class MemoryStore:
     def vectors(self, ids: Sequence[str]) -> M3Vectors:
         """The vectors of these documents, in this order."""
         with self._lock:
-            return M3Vectors.concat([vectors for _, vectors in self._known(ids)], dim=self._dim or 0)
+            return M3Vectors.concat([vectors for _, vectors in self._known(ids)], dim=self._dim or 0).copy()
 
     def search(self, query: M3Vectors, *, depth: int, where: Where | None = None) -> ModeScores:
         check_where(where)

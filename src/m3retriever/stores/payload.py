@@ -21,11 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ import numpy as np
 
 from m3retriever.errors import StoreError
 from m3retriever.kernels import quantize
-from m3retriever.stores.snapshot import CHUNK, SEGMENT, Blob, Snapshot
+from m3retriever.stores.snapshot import CHUNK, SEGMENT, Blob, Pending, Snapshot, key_of, posting_key, slot_key
 from m3retriever.vectors import IntArray, M3Vectors
 
 FORMAT = 1
@@ -43,24 +41,9 @@ MAP_SIZE = 1 << 40  # bytes of address space, not of disk: the file grows with i
 MAX_READERS = 1024
 
 
-def key_of(id: str) -> bytes:
-    """A document id as a key: ids may be longer than LMDB's 511 bytes."""
-    return hashlib.blake2b(id.encode(), digest_size=16).digest()
-
-
 def text_hash(text: str) -> bytes:
     """What tells whether vectors belong to a text, 16 bytes."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A write that Chroma has yet to confirm: "add" of a text with this hash, or "delete"."""
-
-    slot: int
-    action: str
-    id: str
-    hash: bytes
 
 
 class Payload:
@@ -78,7 +61,11 @@ class Payload:
             self._dbs = {name: self._env.open_db(name.encode()) for name in DATABASES}
         except (lmdb.Error, OSError) as error:
             raise StoreError(f"cannot open the payload in {path}: {error}") from error
-        self._check_format()
+        try:
+            self._check_format()
+        except BaseException:
+            self._env.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -98,7 +85,7 @@ class Payload:
                     yield writer
                     writer.finish()
             except lmdb.Error as error:
-                raise StoreError(f"cannot write to the payload in {self.path}: {error}; nothing was changed") from error
+                raise StoreError(f"cannot write to the payload in {self.path}: {error}; it is as it was before") from error
 
     def set_meta(self, **values: str) -> None:
         """Keep named strings, such as the model's name."""
@@ -114,9 +101,9 @@ class Payload:
             staged = []
             for slot, id, digest, row in zip(slots.tolist(), ids, hashes, vectors, strict=True):
                 codes, scales = quantize(row.colbert)
-                writer.put("blobs", _slot(slot), Blob(row.sparse_ids, row.sparse_weights, scales, codes).to_bytes())
+                writer.put("blobs", slot_key(slot), Blob(row.sparse_ids, row.sparse_weights, scales, codes).to_bytes())
                 staged.append(Pending(slot, "add", id, digest))
-                writer.put("pending", _slot(slot), b"a" + digest + id.encode())
+                writer.put("pending", slot_key(slot), staged[-1].to_bytes())
             return staged
 
     def stage_delete(self, ids: Sequence[str]) -> list[Pending]:
@@ -124,29 +111,33 @@ class Payload:
         with self._write() as writer:
             staged = []
             for slot, id in zip(writer.slots(ids).tolist(), ids, strict=True):
-                staged.append(Pending(slot, "delete", id, b""))
-                writer.put("pending", _slot(slot), b"d" + bytes(16) + id.encode())
+                staged.append(Pending(slot, "delete", id))
+                writer.put("pending", slot_key(slot), staged[-1].to_bytes())
             return staged
 
     def publish(self, staged: Sequence[Pending]) -> None:
         """Make staged writes count: new documents are found, what they replace is gone."""
+        if not staged:
+            return
         with self._write() as writer:
             added = [entry for entry in staged if entry.action == "add"]
             old = writer.slots([entry.id for entry in staged])
             writer.remove(old[old >= 0])
             for entry in added:
-                writer.put("ids", key_of(entry.id), _slot(entry.slot))
-                writer.put("rows", _slot(entry.slot), entry.hash + entry.id.encode())
+                writer.put("ids", key_of(entry.id), slot_key(entry.slot))
+                writer.put("rows", slot_key(entry.slot), entry.hash + entry.id.encode())
             writer.insert_postings(np.array([entry.slot for entry in added], np.int64))
             for entry in staged:
-                writer.drop("pending", _slot(entry.slot))
+                writer.drop("pending", slot_key(entry.slot))
             writer.bump_revision()
 
     def discard(self, staged: Sequence[Pending]) -> None:
         """Forget staged writes that Chroma does not hold."""
+        if not staged:
+            return
         with self._write() as writer:
             for entry in staged:
-                writer.drop("pending", _slot(entry.slot))
+                writer.drop("pending", slot_key(entry.slot))
             writer.free([entry.slot for entry in staged if entry.action == "add"])
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -192,11 +183,13 @@ class Writer(Snapshot):
         self._txn.delete(key, db=self._dbs[database])
 
     def clear(self) -> None:
-        """Empty every database; only the format stays."""
+        """Empty every database; the format stays, and the revision goes on, so that no cache takes old for new."""
+        revision = self.revision + 1
         for name in DATABASES:
             self._txn.drop(self._dbs[name], delete=False)
         self._live_slots, self._free, self._next = np.zeros(0, bool), np.zeros(0, np.uint32), 0
         self.put("meta", b"format", str(FORMAT).encode())
+        self.put("meta", b"revision", str(revision).encode())
 
     def allocate(self, count: int) -> IntArray:
         """Slots that hold nothing: freed ones first."""
@@ -208,20 +201,20 @@ class Writer(Snapshot):
     def free(self, slots: Sequence[int]) -> None:
         """Give slots back; what they held is gone."""
         for slot in slots:
-            self.drop("blobs", _slot(slot))
-            self.drop("rows", _slot(slot))
+            self.drop("blobs", slot_key(slot))
+            self.drop("rows", slot_key(slot))
         self._free = np.concatenate([self._free, np.array(slots, np.uint32)])
 
     def put_dense(self, slots: IntArray, dense: np.ndarray) -> None:
         """Write dense vectors into their chunks."""
         for chunk in np.unique(slots // CHUNK):
             inside = slots // CHUNK == chunk
-            old = self._txn.get(_slot(int(chunk)), db=self._dbs["dense"])
+            old = self._txn.get(slot_key(int(chunk)), db=self._dbs["dense"])
             matrix = np.zeros((CHUNK, dense.shape[1]), "<f4")
             if old is not None:
                 matrix[:] = np.frombuffer(old, "<f4").reshape(CHUNK, -1)
             matrix[slots[inside] % CHUNK] = dense[inside]
-            self.put("dense", _slot(int(chunk)), matrix.tobytes())
+            self.put("dense", slot_key(int(chunk)), matrix.tobytes())
 
     def insert_postings(self, slots: IntArray) -> None:
         """Enter documents into the inverted index and mark them live."""
@@ -244,6 +237,7 @@ class Writer(Snapshot):
     def bump_revision(self) -> None:
         """Tell readers that what they have cached is old."""
         self.put("meta", b"revision", str(self.revision + 1).encode())
+        self.put("meta", b"writer", str(os.getpid()).encode())
 
     def finish(self) -> None:
         """Write down which slots are live and free; called once, before the commit."""
@@ -271,9 +265,8 @@ class Writer(Snapshot):
         lists = np.stack([tokens, owners // SEGMENT], axis=1)
         starts = np.flatnonzero(np.r_[True, (np.diff(lists, axis=0) != 0).any(axis=1)][: len(lists)])
         ends = np.append(starts[1:], len(lists))[: len(starts)]
-        return {
-            posting_key(*lists[start]): (owners[start:end], weights[start:end]) for start, end in zip(starts, ends, strict=True)
-        }
+        pieces = zip(starts.tolist(), ends.tolist(), strict=True)
+        return {posting_key(*lists[start].tolist()): (owners[start:end], weights[start:end]) for start, end in pieces}
 
     def _put_posting(self, key: bytes, slots: IntArray, weights: np.ndarray) -> None:
         if len(slots):
@@ -282,17 +275,8 @@ class Writer(Snapshot):
             self.drop("postings", key)
 
 
-def _slot(number: int) -> bytes:
-    return struct.pack(">I", number)
-
-
-def posting_key(token: int, segment: int) -> bytes:
-    """Where the posting list of a token in a segment of slots is kept."""
-    return struct.pack(">II", int(token), int(segment))
-
-
 _shared: dict[tuple[int, Path], tuple[Payload, int]] = {}  # LMDB refuses to open one file twice in a process
-_sharing = threading.Lock()
+_sharing = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
 
 def open_payload(path: Path) -> Payload:

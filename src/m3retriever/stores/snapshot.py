@@ -17,7 +17,45 @@ from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
 CHUNK = 256  # dense vectors kept in one value: 1 MB at d = 1024, read in place by a scan
 SEGMENT = 16384  # slots whose entries share a posting list: bounds what one added document rewrites
+BLOCK_TOKENS = 65_536  # token vectors scored at a time: 64 MB at d = 1024
 HEADER = struct.Struct("<II")  # sparse entries, tokens
+NUMBER = struct.Struct(">I")  # big-endian, so that keys sort
+PAIR = struct.Struct(">II")
+
+
+def key_of(id: str) -> bytes:
+    """A document id as a key: ids may be longer than LMDB's 511 bytes."""
+    return hashlib.blake2b(id.encode(), digest_size=16).digest()
+
+
+def slot_key(number: int) -> bytes:
+    """A slot's or chunk's number as a key."""
+    return NUMBER.pack(number)
+
+
+def posting_key(token: int, segment: int) -> bytes:
+    """Where the posting list of a token in a segment of slots is kept."""
+    return PAIR.pack(token, segment)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A write that Chroma has yet to confirm: "add" of a text with this hash, or "delete"."""
+
+    slot: int
+    action: str
+    id: str
+    hash: bytes = bytes(16)
+
+    def to_bytes(self) -> bytes:
+        """The value kept under the slot: a letter, the hash, the id."""
+        return self.action[:1].encode() + self.hash + self.id.encode()
+
+    @classmethod
+    def from_bytes(cls, key: bytes, value: bytes) -> Pending:
+        """Back from what `to_bytes` wrote."""
+        action = {b"a": "add", b"d": "delete"}[value[:1]]
+        return cls(NUMBER.unpack(key)[0], action, value[17:].decode(), value[1:17])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +92,7 @@ class Blob:
 
 
 class Snapshot:
-    """A consistent view of the payload. Arrays it returns are copies unless said otherwise."""
+    """A consistent view of the payload. What it returns is copied, but for `blob`."""
 
     def __init__(self, txn: lmdb.Transaction, dbs: dict[str, Any]) -> None:
         self._txn, self._dbs = txn, dbs
@@ -77,11 +115,9 @@ class Snapshot:
     def __len__(self) -> int:
         return int(self._txn.stat(self._dbs["rows"])["entries"])
 
-    def pending(self) -> Iterator[tuple[int, bytes, bytes, str]]:
-        """Unconfirmed writes: slot, b"a" or b"d", the text's hash, the id."""
-        for key, value in self._txn.cursor(self._dbs["pending"]):
-            raw = bytes(value)
-            yield struct.unpack(">I", bytes(key))[0], raw[:1], raw[1:17], raw[17:].decode()
+    def pending(self) -> list[Pending]:
+        """Writes that Chroma has yet to confirm."""
+        return [Pending.from_bytes(bytes(key), bytes(value)) for key, value in self._txn.cursor(self._dbs["pending"])]
 
     def live(self) -> np.ndarray:
         """Which slots hold a document that counts: bool, as long as the highest slot demands."""
@@ -91,16 +127,17 @@ class Snapshot:
     def slots(self, ids: Sequence[str]) -> IntArray:
         """Each id's slot, -1 for an id that is not here: (n,) int64."""
         database = self._dbs["ids"]
-        found = (self._txn.get(hashlib.blake2b(id.encode(), digest_size=16).digest(), db=database) for id in ids)
-        return np.array([-1 if value is None else struct.unpack(">I", value)[0] for value in found], np.int64)
+        found = (self._txn.get(key_of(id), db=database) for id in ids)
+        return np.array([-1 if value is None else NUMBER.unpack(value)[0] for value in found], np.int64)
 
     def ids(self, slots: IntArray) -> list[str]:
         """The ids of live slots."""
         return [bytes(self._value("rows", slot)[16:]).decode() for slot in slots.tolist()]
 
-    def hashes(self, slots: IntArray) -> list[bytes]:
-        """The hashes of the texts of live slots."""
-        return [bytes(self._value("rows", slot)[:16]) for slot in slots.tolist()]
+    def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The hashes of the texts to which the vectors belong, of those ids that are here."""
+        slots = zip(ids, self.slots(ids).tolist(), strict=True)
+        return {id: bytes(self._value("rows", slot)[:16]) for id, slot in slots if slot >= 0}
 
     def all_ids(self) -> Iterator[str]:
         """Every id, in the order of slots."""
@@ -121,7 +158,8 @@ class Snapshot:
         result = np.empty(len(wanted), np.float32)
         for chunk in np.unique(wanted // CHUNK).tolist():
             begin, end = np.searchsorted(wanted, [chunk * CHUNK, (chunk + 1) * CHUNK])
-            result[begin:end] = (self._chunk(chunk) @ query)[wanted[begin:end] % CHUNK]
+            rows, matrix = wanted[begin:end] % CHUNK, self._chunk(chunk)
+            result[begin:end] = matrix[rows] @ query if len(rows) < CHUNK // 4 else (matrix @ query)[rows]
         return result
 
     def sparse_scan(self, query: M3Vectors, size: int) -> FloatArray:
@@ -130,7 +168,7 @@ class Snapshot:
         segments = -(-size // SEGMENT)
         for token, weight in zip(query.sparse_ids.tolist(), query.sparse_weights.tolist(), strict=True):
             for segment in range(segments):
-                slots, weights = self._posting(struct.pack(">II", token, segment))
+                slots, weights = self._posting(posting_key(token, segment))
                 total[slots] += weights.astype(np.float64) * weight
         return total.astype(np.float32)
 
@@ -144,6 +182,15 @@ class Snapshot:
             np.concatenate([blob.sparse_weights for blob in blobs]),
             offsets([len(blob.sparse_ids) for blob in blobs]),
         )
+
+    def token_blocks(self, slots: IntArray) -> Iterator[slice]:
+        """Runs of slots, at least one each, of about BLOCK_TOKENS tokens: what fits in memory at a time."""
+        first, tokens = 0, 0
+        for place, slot in enumerate(slots.tolist()):
+            tokens += len(self.blob(slot).scales)
+            if tokens >= BLOCK_TOKENS or place == len(slots) - 1:
+                yield slice(first, place + 1)
+                first, tokens = place + 1, 0
 
     def tokens(self, slots: IntArray, dim: int) -> tuple[Int8Array, FloatArray, IntArray]:
         """Token vectors as int8 codes (t, d), scales (t,), offsets (n + 1,)."""
@@ -167,7 +214,7 @@ class Snapshot:
 
     def _value(self, database: str, number: int) -> Any:
         """What stands under a slot's or chunk's number, as a buffer."""
-        value = self._txn.get(struct.pack(">I", number), db=self._dbs[database])
+        value = self._txn.get(slot_key(number), db=self._dbs[database])
         if value is None:
             raise StoreError(f"the payload is damaged: {database} lacks number {number}; index the documents again")
         return value
