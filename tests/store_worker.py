@@ -98,6 +98,24 @@ def recreate(folder):
     return {}
 
 
+def fork(folder):
+    """Open an index, fork, and let the child use what it inherited and then an index of its own."""
+    from m3retriever import M3Index
+
+    index = M3Index(ENCODER, ChromaStore(folder))
+    index.add([Document("d0", "red fox")])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = {"inherited": attempt(lambda: index.search("fox"))["message"]}
+        with M3Index(ENCODER, ChromaStore(folder)) as opened:
+            answer["opened"] = [hit.document.id for hit in opened.search("fox")]
+        os.write(writer, json.dumps(answer).encode())
+        sys.exit(0)  # through the interpreter's own end, where the inherited store is finalised
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return {**json.loads(os.read(reader, 10_000)), "parent": [hit.document.id for hit in index.search("fox")]}
+
+
 def _client(folder):
     import chromadb
     from chromadb.config import Settings
@@ -114,6 +132,7 @@ ACTIONS = {
     "foreign": foreign,
     "recreate": recreate,
     "rewrite": rewrite,
+    "fork": fork,
 }
 
 if __name__ == "__main__":

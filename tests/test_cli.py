@@ -184,6 +184,34 @@ def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, corpus):
     assert "the id 'fox' comes a second time in this run" in fails("index", twice, "--path", tmp_path / "x")
 
 
+def test_skipping_bad_lines_costs_no_good_one(tmp_path):
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_bytes(b'{"id": "a", "text": "one"}\n{"id": "b", "text": "\xff"}\nnull\n{"id": "d", "text": "four"}\n')
+    table = tmp_path / "table.csv"
+    table.write_text('id,text\n1,fox\n2,"bad" x\n3,cat,extra\n4,dog\n', encoding="utf-8")
+    done = run("index", mixed, table, "--path", tmp_path / "x", "--model", "hashing", "--skip-bad", "--json")
+    assert json.loads(done.stdout) == {"new": 4, "replaced": 0, "unchanged": 0, "skipped": 4, "documents": 4}
+    assert "line 2 is not UTF-8" in done.stderr
+    assert "row 3: want 2 cells as in the header; got 3" in done.stderr
+
+
+def test_an_interrupted_run_says_so(tmp_path):
+    rows = [{"_id": f"d{row}", "text": "w " * 50} for row in range(20_000)]
+    big = write_jsonl(tmp_path / "big.jsonl", rows)
+    command = [PROGRAM, "index", str(big), "--path", str(tmp_path / "x"), "--model", "hashing"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "x" / "m3").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "error: interrupted; what was stored is kept")
+
+
+def test_without_arguments_the_help_is_shown():
+    assert run().stdout == run("--help").stdout
+
+
 def test_a_reader_that_closes_the_pipe_is_no_error(made):
     command = f"{PROGRAM} search fox --path {made} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)

@@ -196,12 +196,15 @@ def test_vectors_do_not_hold_on_to_the_padded_batch(tiny):
     assert vectors.colbert.base is None or vectors.colbert.base.nbytes == vectors.colbert.nbytes
 
 
-@pytest.mark.parametrize("head", ["sparse_linear.pt", "colbert_linear.pt", "config.json", "model.safetensors"])
-def test_a_folder_that_lacks_a_file_is_refused_by_name(tiny, tmp_path, head):
+NEEDED = ["sparse_linear.pt", "colbert_linear.pt", "config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_folder_that_lacks_a_file_is_refused_by_name(tiny, tmp_path, name):
     for path in tiny.iterdir():
-        if path.name != head:
+        if path.name != name:
             (tmp_path / path.name).symlink_to(path)
-    with pytest.raises(ModelLoadError, match=f"lacks {head}"):
+    with pytest.raises(ModelLoadError, match=f"lacks {name}"):
         BGEM3Encoder(tmp_path)
 
 

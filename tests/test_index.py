@@ -221,6 +221,11 @@ def test_bad_arguments_are_one_clear_error(index):
         (lambda: index.search_many("x"), InvalidArgumentError, "a query is a str; got 'x'"),
         (lambda: index.search("x", where={}), InvalidFilterError, "for no filter pass None"),
         (lambda: index.get("fox"), InvalidArgumentError, r"write \['fox'\]"),
+        (lambda: index.get([1]), InvalidArgumentError, "ids is a list of str; got 1"),
+        (lambda: index.get(["\ud800"]), UnknownDocumentError, "not in the store"),
+        (lambda: index.add(Document("a", "b")), InvalidArgumentError, r"write \[document\]"),
+        (lambda: index.search("x", threshold=[1]), InvalidArgumentError, "threshold must be a finite number"),
+        (lambda: M3Index(index.encoder, index.store, Profile(fusion="no")), InvalidArgumentError, "fusion must be one of"),
         (lambda: index.add([Document("a", "x"), Document("a", "y")]), InvalidDocumentError, "must be unique within one call"),
     ]:
         with pytest.raises(kind, match=message):
@@ -387,6 +392,50 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(tmp_path):
     with pytest.raises(OSError, match="no such folder"):
         M3Index.open(tmp_path / "index", model="./nothing")
     assert not (tmp_path / "index").exists()
+
+
+def test_a_store_of_ones_own_needs_only_the_methods_of_the_protocol():
+    class Plain:
+        """A store as someone would write it from the Protocol alone: a dict, and KeyError for what is not there."""
+
+        def __init__(self):
+            self.inner, self.held = MemoryStore(), {}
+
+        def add(self, documents, vectors):
+            self.inner.add(documents, vectors)
+            self.held.update({document.id: document for document in documents})
+
+        def delete(self, ids):
+            self.inner.delete(ids)
+            for id in ids:
+                del self.held[id]
+
+        def get(self, ids):
+            return [self.held[id] for id in ids]
+
+        def search(self, query, *, depth, where=None):
+            return self.inner.search(query, depth=depth, where=where)
+
+        def score(self, query, ids):
+            return self.inner.score(query, ids)
+
+        def __len__(self):
+            return len(self.inner)
+
+        def close(self):
+            pass
+
+    index = M3Index(HashingEncoder(), Plain())
+    assert index.add(DOCUMENTS).new == 4
+    assert index.add([*DOCUMENTS, Document("new", "x")]).unchanged == 4
+    assert ids(index.search("red fox", 1)) == ["fox"]
+    assert index.explain("red fox", "fox").shared_tokens == ()
+    index.delete(["new"])
+    assert len(index) == 4
+
+
+def test_queries_may_come_from_any_iterable(index):
+    assert len(index.search_many(query for query in ["red", "whale"])) == 2
 
 
 def test_long_texts_are_stored_in_smaller_batches():

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from m3retriever import (
     InvalidArgumentError,
     InvalidDocumentError,
     InvalidVectorsError,
+    M3Index,
     M3Vectors,
     MemoryStore,
     StoreError,
@@ -272,7 +274,9 @@ def test_documents_of_another_client_are_named_as_missing_and_ghosts_are_dropped
     assert len(store) == 1
     assert store.missing() == ["foreign"]
     assert store.search(query("blue whale"), depth=5).ids == ("d0",)
-    assert store.held(["foreign"])[0].text == "added elsewhere"
+    assert store.adopt(ENCODER.encode_documents) == 1
+    assert store.missing() == []
+    assert_equals_undisturbed(store, {"d0": "red fox", "foreign": "added elsewhere"})
 
 
 def test_a_collection_made_anew_has_no_payload_of_the_old_one(tmp_path):
@@ -449,6 +453,72 @@ def test_a_server_that_fails_in_the_middle_of_a_write_leaves_it_to_be_settled(tm
     assert store.get(["d0"])[0].text == "red fox"
     store.add([Document("later", "grey owl")], ENCODER.encode_documents(["grey owl"]))
     assert_equals_undisturbed(store, {"d0": "red fox", "later": "grey owl"})
+
+
+def embeddings(folder, collection):
+    """What plain chromadb reads of a collection, in a new process."""
+    code = (
+        "import chromadb, json, sys\n"
+        f"got = chromadb.PersistentClient({str(folder)!r}).get_collection({collection!r})"
+        ".get(include=['embeddings', 'documents', 'metadatas'])\n"
+        "print(json.dumps([got['ids'], got['embeddings'].tolist(), got['documents'], got['metadatas']]))"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_someone_elses_collection_is_refused_and_left_as_it_was(tmp_path):
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    vectors = np.random.default_rng(0).standard_normal((3, 256)).astype(np.float32)
+    mine = client.create_collection("mine", embedding_function=None)
+    mine.add(ids=["a", "b", "c"], documents=["x", "y", "z"], metadatas=[{"k": 1}] * 3, embeddings=vectors)
+    client.create_collection("small", embedding_function=None).add(ids=["a"], documents=["x"], embeddings=vectors[:1, :99])
+    before = embeddings(tmp_path, "mine")
+    with pytest.raises(EncoderMismatchError, match="'mine' holds dense vectors of another model"):
+        M3Index(ENCODER, ChromaStore(tmp_path, collection="mine"))
+    with pytest.raises(EncoderMismatchError, match="'small' holds vectors of dimension 99, the model makes 256"):
+        M3Index(ENCODER, ChromaStore(tmp_path, collection="small"))
+    assert embeddings(tmp_path, "mine") == before
+
+
+def test_a_collection_with_our_vectors_is_adopted_and_left_as_it_was(tmp_path):
+    client = chromadb.PersistentClient(str(tmp_path), settings=Settings(anonymized_telemetry=False))
+    texts = ["red fox", "blue whale"]
+    ours = client.create_collection("ours", embedding_function=None)
+    ours.add(ids=["d0", "d1"], documents=texts, embeddings=ENCODER.encode_documents(texts).dense)
+    ours.add(ids=["picture"], uris=["file://picture"], embeddings=[[1.0] + [0.0] * 255])
+    before = sorted(json.loads(embeddings(tmp_path, "ours"))[0]), len(embeddings(tmp_path, "ours"))
+    store = ChromaStore(tmp_path, collection="ours")
+    M3Index(ENCODER, store)
+    assert_equals_undisturbed(store, {"d0": "red fox", "d1": "blue whale"})
+    after = sorted(json.loads(embeddings(tmp_path, "ours"))[0]), len(embeddings(tmp_path, "ours"))
+    assert after == before, "a record without a text is left alone"
+
+
+def test_a_lost_payload_is_made_again_from_the_texts(tmp_path):
+    filled(ChromaStore(tmp_path), ["red fox", "blue whale"]).close()
+    shutil.rmtree(tmp_path / "m3")
+    store = ChromaStore(tmp_path)
+    assert len(store) == 0
+    index = M3Index(ENCODER, store)
+    assert [hit.document.id for hit in index.search("red fox", 1)] == ["d0"]
+    assert_equals_undisturbed(store, {"d0": "red fox", "d1": "blue whale"})
+
+
+def test_a_payload_that_is_cut_short_is_a_clear_error(tmp_path):
+    filled(ChromaStore(tmp_path), [f"w{row}" for row in range(200)]).close()
+    data = tmp_path / "m3" / "m3retriever" / "data.mdb"
+    os.truncate(data, data.stat().st_size // 2)
+    refused = finish(worker("add", tmp_path, "a", "b"))  # in a process of its own, which a missing page would end
+    assert refused["error"] == "StoreError"
+    assert "is cut short" in refused["message"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_told_to_open_the_index_itself(tmp_path):
+    answer = finish(worker("fork", tmp_path))
+    assert "opened before the process forked" in answer["inherited"]
+    assert answer["opened"] == ["d0"]
+    assert answer["parent"] == ["d0"]
 
 
 def test_an_open_that_fails_can_be_tried_again(tmp_path):

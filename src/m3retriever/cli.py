@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="m3retriever",
     help="Hybrid retrieval with BGE-M3 over Chroma: dense, sparse and ColBERT scores in one ranking, with the reasons shown.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -75,6 +75,8 @@ def main() -> None:
         if os.environ.get("M3RETRIEVER_DEBUG"):
             raise
         sys.exit(_fail(f"unexpected {type(error).__name__}: {error}; set M3RETRIEVER_DEBUG=1 to see where", 1))
+    if code == INTERRUPTED:
+        _fail("interrupted; what was stored is kept", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -86,9 +88,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Hybrid retrieval with BGE-M3 over Chroma: dense, sparse and ColBERT scores in one ranking, with the reasons shown."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()

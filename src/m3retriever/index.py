@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidArgumentError, ProfileError, StoreLockedError, UnknownDocumentError
+from m3retriever.errors import InvalidArgumentError, ProfileError, UnknownDocumentError
 from m3retriever.explanation import Explanation, SharedToken, explain
 from m3retriever.filters import check_where, matches
-from m3retriever.fusion import mode_ranks, top_k
+from m3retriever.fusion import fusion_named, mode_ranks, top_k
 from m3retriever.profile import load_profile
 from m3retriever.ranking import Ranking, SearchMode, WeightsLike
 from m3retriever.types import (
     MODES,
+    Adopts,
     BindsModel,
     Document,
     Encoder,
@@ -33,11 +33,6 @@ from m3retriever.types import (
     Tokenizes,
     Where,
 )
-
-if TYPE_CHECKING:
-    from m3retriever.stores.chroma import ChromaStore
-
-logger = logging.getLogger(__name__)
 
 BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
 BATCH_CHARACTERS = 400_000  # and their texts: about 100,000 tokens, whose vectors take 400 MB at d = 1024
@@ -64,7 +59,8 @@ class M3Index:
     Parameters
     ----------
     encoder, store
-        Anything that fulfils the Protocols in `types`.
+        Anything that fulfils the Protocols in `types`. Documents that another client put into the store,
+        or whose vectors were lost, are encoded here, so that no mode misses them.
     profile
         Weights, fusion, thresholds and depth; what a call does not say comes from here.
     """
@@ -76,8 +72,11 @@ class M3Index:
             raise ProfileError(
                 f"the profile was fitted on {self.profile.model!r}, not on {encoder.name!r}: fit it again for this model"
             )
+        fusion_named(self.profile.fusion)  # a wrong name is said here, not at the first search
         if isinstance(store, BindsModel):
             store.bind(encoder.name, encoder.dim)
+        if isinstance(store, Adopts):
+            store.adopt(encoder.encode_documents)
 
     @classmethod
     def open(
@@ -101,10 +100,9 @@ class M3Index:
             The Chroma collection; default: "m3retriever".
         profile
             A Profile or a TOML file; default: `profile.toml` in the folder where there is one.
-
-        Documents that another Chroma client put into the collection are encoded here, so that no mode
-        misses them.
         """
+        if not str(path):
+            raise InvalidArgumentError("path must name a folder; got ''")
         from m3retriever.encoders import DEFAULT_MODEL, lasting, load_encoder
         from m3retriever.stores.chroma import ChromaStore
 
@@ -118,9 +116,7 @@ class M3Index:
                 source = store.settings()["source"] or DEFAULT_MODEL
                 encoder = load_encoder(source)
             store.source = source
-            index = cls(encoder, store, _profile(profile, Path(path)))
-            index._encode_missing(store)
-            return index
+            return cls(encoder, store, _profile(profile, Path(path)))
         except BaseException:
             store.close()
             raise
@@ -133,6 +129,8 @@ class M3Index:
         Documents that the index holds already, text and metadata alike, are not encoded again, so
         that an interrupted call can simply be repeated. When it returns, all of them are on disk.
         """
+        if isinstance(documents, Document):
+            raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
         documents = list(documents)
         check_documents(documents)
         done = Added()
@@ -235,7 +233,9 @@ class M3Index:
         _check_k(k)
         ranking = Ranking.of(self.profile, mode, weights, threshold)
         check_where(where)
-        [document] = self.get([id])
+        document = next(iter(self.get([id])), None)
+        if document is None:
+            raise UnknownDocumentError([id], asked=1)
         vectors = self._encode_queries([query])
         candidates = self.store.search(vectors, depth=max(self.profile.depth, k), where=where)
         return explain(
@@ -263,9 +263,9 @@ class M3Index:
 
     # -- async twins -------------------------------------------------------------------------------
 
-    async def aadd(self, documents: Sequence[Document]) -> Added:
+    async def aadd(self, documents: Sequence[Document], *, progress: bool = False) -> Added:
         """`add`, in a thread."""
-        return await asyncio.to_thread(self.add, documents)
+        return await asyncio.to_thread(self.add, documents, progress=progress)
 
     async def adelete(self, ids: Sequence[str]) -> None:
         """`delete`, in a thread."""
@@ -310,24 +310,11 @@ class M3Index:
             unknown = set(error.ids)
             known = [id for id in ids if id not in unknown]
             return self._held(known) if known else {}
-
-    def _encode_missing(self, store: ChromaStore) -> None:
-        """Give vectors to documents that reached Chroma by another way, unless another process is at work."""
-        if not store.missing():
-            return
-        try:
-            with store.writing():  # nobody changes the documents while they are encoded
-                ids = store.missing()
-                if ids:
-                    logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
-                for start in range(0, len(ids), BATCH):
-                    documents = store.held(ids[start : start + BATCH])
-                    store.add(documents, self.encoder.encode_documents([document.text for document in documents]))
-            store.stop_writing()  # who opens an index to read it must not keep others from writing
-        except StoreLockedError:
-            logger.info("another process is writing: documents without vectors wait for it")
+        except KeyError:  # a store of the user's own, which does not say which id is unknown
+            return {} if len(ids) == 1 else {id: document for one in ids for id, document in self._held([one]).items()}
 
     def _encode_queries(self, queries: Sequence[str]) -> M3Vectors:
+        queries = [queries] if not isinstance(queries, Iterable) else queries if isinstance(queries, str) else list(queries)
         if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
             raise InvalidArgumentError(f"a query is a str; got {queries!r}")
         return self.encoder.encode_queries([query.encode("utf-8", "replace").decode() for query in queries])
@@ -396,7 +383,10 @@ def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
 def _ids(ids: Sequence[str]) -> list[str]:
     if isinstance(ids, str):
         raise InvalidArgumentError(f"ids is a list of str; got the str {ids!r}: write [{ids!r}]")
-    return list(ids)
+    ids = list(ids)
+    if wrong := [id for id in ids if not isinstance(id, str)]:
+        raise InvalidArgumentError(f"ids is a list of str; got {wrong[0]!r} among them")
+    return ids
 
 
 def _check_k(k: int) -> None:

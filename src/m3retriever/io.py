@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from m3retriever.checks import check_documents
 from m3retriever.errors import InvalidDocumentError
@@ -35,15 +35,14 @@ def read_documents(path: str | Path, *, on_bad: Callable[[InvalidDocumentError],
     Raises
     ------
     InvalidDocumentError
-        A file or line that is no document, by name and number; with `on_bad`, that is called instead
-        and reading goes on.
+        A line or file that is no document, by name and number; with `on_bad`, that is called instead and
+        reading goes on with the next.
     """
     path = Path(path)
     if path.is_dir():
         corpus = path / "corpus.jsonl"
-        inside = (
-            [corpus] if corpus.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in READERS)
-        )
+        files = (file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in READERS)
+        inside = [corpus] if corpus.is_file() else sorted(files)
         if not inside:
             raise InvalidDocumentError(f"{path} holds no {', '.join(READERS)} files")
         for one in inside:
@@ -76,8 +75,8 @@ def read_golden(path: str | Path) -> list[GoldenQuestion]:
     return questions
 
 
-def _documents(reader: Callable[[Path], Iterable[tuple[str, Any]]], path: Path) -> Iterator[Document | InvalidDocumentError]:
-    """A file's documents, and in the place of each that is none its error; an error of the file ends it."""
+def _documents(reader: Reader, path: Path) -> Iterator[Document | InvalidDocumentError]:
+    """A file's documents, and in the place of each that is none its error."""
     try:
         for place, row in _rows(reader, path):
             try:
@@ -86,71 +85,87 @@ def _documents(reader: Callable[[Path], Iterable[tuple[str, Any]]], path: Path) 
                 yield error
             else:
                 yield document
-    except InvalidDocumentError as error:
+    except InvalidDocumentError as error:  # of the file as a whole
         yield error
 
 
-def _rows(reader: Callable[[Path], Iterable[tuple[str, Any]]], path: Path) -> Iterator[tuple[str, Any]]:
+def _rows(reader: Reader, path: Path) -> Iterator[tuple[str, Any]]:
     try:
         yield from reader(path)
-    except UnicodeDecodeError as error:
-        raise InvalidDocumentError(f"{path}, line {_undecodable_line(path)} is not UTF-8 text: {error.reason}") from error
     except OSError as error:
         raise InvalidDocumentError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _undecodable_line(path: Path) -> int:
-    """The decoder's own position is of no use: it counts from the block it was reading."""
+def _lines(path: Path) -> Iterator[tuple[int, str | InvalidDocumentError]]:
+    """Lines with their numbers, decoded one by one, so that a broken one costs no other."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield number, InvalidDocumentError(f"{path}, line {number} is not UTF-8 text: {error.reason}")
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield f"{path}, line {number}", line
+    for number, line in _lines(path):
+        if isinstance(line, InvalidDocumentError) or line.strip():
+            yield f"{path}, line {number}", line
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    broken: list[InvalidDocumentError] = []
+
+    def decoded() -> Iterator[str]:
+        for _, line in _lines(path):
+            if isinstance(line, str):
+                yield line
+            else:
+                broken.append(line)
+
+    rows = csv.reader(decoded(), strict=True)
+    header = next(rows, [])
+    if "text" not in header:
+        raise InvalidDocumentError(f"{path}: want a header with a column 'text'; got {header}")
+    number = 0
+    while True:
+        number += 1
         try:
-            if "text" not in (reader.fieldnames or []):
-                raise InvalidDocumentError(f"{path}: want a header with a column 'text'; got {reader.fieldnames}")
-            for number, row in enumerate(reader, start=1):
-                extra = {key: value for key, value in row.items() if key not in RESERVED and isinstance(key, str)}
-                row_id = row.get("_id") or row.get("id") or f"{path.as_posix()}:{number}"
-                yield (
-                    f"{path}, row {number}",
-                    {"id": row_id, "text": row["text"], "title": row.get("title"), "metadata": extra},
-                )
+            cells = next(rows)
+        except StopIteration:
+            break
         except csv.Error as error:
-            raise InvalidDocumentError(f"{path}, line {reader.reader.line_num} is not CSV: {error}") from error
+            yield f"{path}, row {number}", InvalidDocumentError(f"{path}, line {rows.line_num} is not CSV: {error}")
+            continue
+        if cells:
+            yield f"{path}, row {number}", _csv_row(f"{path}, row {number}", header, cells, f"{path.as_posix()}:{number}")
+    yield from ((str(error), error) for error in broken)
+
+
+def _csv_row(place: str, header: list[str], cells: list[str], id: str) -> Mapping[str, Any] | InvalidDocumentError:
+    if len(cells) != len(header):
+        return InvalidDocumentError(f"{place}: want {len(header)} cells as in the header; got {len(cells)}")
+    row: dict[str, Any] = dict(zip(header, cells, strict=True))
+    extra = {key: value for key, value in row.items() if key not in RESERVED}
+    return {"id": row.get("_id") or row.get("id") or id, "text": row["text"], "title": row.get("title"), "metadata": extra}
 
 
 def _text(path: Path) -> Iterator[tuple[str, Any]]:
-    yield (
-        str(path),
-        {"id": path.as_posix(), "text": path.read_text(encoding="utf-8-sig"), "metadata": {"source": path.as_posix()}},
-    )
+    place = path.as_posix()
+    lines = [line for _, line in _lines(path)]
+    for line in lines:
+        if isinstance(line, InvalidDocumentError):
+            raise line
+    yield place, {"id": place, "text": "".join(map(str, lines)), "metadata": {"source": place}}
 
 
-READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
-    ".jsonl": _jsonl,
-    ".csv": _csv,
-    ".txt": _text,
-    ".md": _text,
-}
+Reader: TypeAlias = Callable[[Path], Iterator[tuple[str, Any]]]
+READERS: dict[str, Reader] = {".jsonl": _jsonl, ".csv": _csv, ".txt": _text, ".md": _text}
 RESERVED = {"_id", "id", "text", "title"}
 
 
 def _object(place: str, row: Any) -> Mapping[str, Any]:
+    if isinstance(row, InvalidDocumentError):
+        raise row
     if isinstance(row, str):
         try:
             row = json.loads(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -36,7 +37,8 @@ class Ranking:
         chosen = profile.weights if weights is None else Weights.of(weights)
         if threshold == "profile":
             return cls(mode, chosen, profile.fusion, profile.thresholds.get(mode))
-        if threshold is not None and (isinstance(threshold, str | bool) or not np.isfinite(threshold)):
+        real = isinstance(threshold, Real) and not isinstance(threshold, bool)
+        if threshold is not None and not (real and np.isfinite(float(threshold))):
             raise InvalidArgumentError(f"threshold must be a finite number or 'profile'; got {threshold!r}")
         return cls(mode, chosen, profile.fusion, None if threshold is None else float(threshold))
 

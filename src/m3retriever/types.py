@@ -6,8 +6,10 @@ Modes are always in the order dense, sparse, colbert, which is FlagEmbedding's o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
@@ -65,7 +67,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         values = tuple(self)
-        if not all(isinstance(value, int | float | np.number) and math.isfinite(value) for value in values):
+        if not all(isinstance(value, Real) and math.isfinite(value) for value in values):
             raise InvalidArgumentError(f"weights must be three finite numbers; got {values}")
         if min(values) < 0 or sum(values) == 0:
             raise InvalidArgumentError(f"weights must be >= 0 and not all 0; got {values}")
@@ -176,8 +178,11 @@ class Profile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", Weights.of(self.weights))
-        if not isinstance(self.depth, int) or isinstance(self.depth, bool) or self.depth < 1:
+        if isinstance(self.depth, bool) or not hasattr(self.depth, "__index__") or self.depth < 1:
             raise InvalidArgumentError(f"depth must be an integer >= 1; got {self.depth!r}")
+        object.__setattr__(self, "depth", operator.index(self.depth))
+        if self.calibration is not None and not isinstance(self.calibration, Mapping):
+            raise InvalidArgumentError(f"calibration must be a mapping or None; got {self.calibration!r}")
         if not isinstance(self.thresholds, Mapping) or not all(map(_is_finite, self.thresholds.values())):
             raise InvalidArgumentError(f"thresholds must be finite numbers by mode; got {self.thresholds!r}")
         if unknown := set(self.thresholds) - {*MODES, "hybrid"}:
@@ -236,6 +241,13 @@ class HoldsVectors(Protocol):
     """A store that can give back the vectors it holds (token vectors as precise as it stores them)."""
 
     def vectors(self, ids: Sequence[str]) -> M3Vectors: ...
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """A store whose documents may come from elsewhere and then lack vectors, until it adopts them."""
+
+    def adopt(self, encode: Callable[[Sequence[str]], M3Vectors]) -> int: ...
 
 
 @runtime_checkable

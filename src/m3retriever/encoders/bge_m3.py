@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
 HEADS = ("sparse_linear.pt", "colbert_linear.pt")
+TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 NOT_NEEDED = ["onnx/*", "imgs/*", "*.msgpack", "*.ot", "*.h5", "long.jpg"]  # of the hub's repository: half of its bytes
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536, "mps": 8192}  # tokens a forward pass; padding is below 1 % either way
@@ -83,7 +84,9 @@ class BGEM3Encoder:
             place, pooling, normalize, frozenset(modes),
         )  # fmt: skip
         self._loop = EncodingLoop(
-            parts, max_length=max_length, batch_tokens=batch_tokens or BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"])
+            parts,
+            max_length=max_length,
+            batch_tokens=batch_tokens if batch_tokens is not None else BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"]),
         )
         self.model, self.device, self.dim = str(model), str(place), self._loop.dim
         left_out = "".join(f"-no-{mode}" for mode in MODES if mode not in modes)
@@ -113,9 +116,9 @@ class BGEM3Encoder:
 
 
 def fingerprint(folder: Path) -> str:
-    """12 hex digits that tell checkpoints apart: the heads and configuration whole, the weights by size and both ends."""
+    """12 hex digits that tell checkpoints apart: heads, tokenizer and configuration whole, weights by size and both ends."""
     digest = hashlib.sha256()
-    for path in [folder / "config.json", *(folder / head for head in HEADS)]:
+    for path in [folder / "config.json", *(folder / head for head in HEADS), *_tokenizers(folder)]:
         digest.update(path.read_bytes())
     for path in _weights(folder):
         size = path.stat().st_size
@@ -150,6 +153,8 @@ def _check_files(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelLoadError(f"{folder} is a file; want the folder of a checkpoint in BGE-M3's layout")
     missing = [name for name in ("config.json", *HEADS) if not (folder / name).is_file()]
+    if not _tokenizers(folder):
+        missing.append(" or ".join(TOKENIZERS))  # without one, transformers makes an empty tokenizer and says nothing
     if not _weights(folder):
         missing.append("model.safetensors or pytorch_model.bin")
     if missing:
@@ -157,6 +162,10 @@ def _check_files(folder: Path) -> None:
             f"{folder} lacks {', '.join(missing)}; a checkpoint in BGE-M3's layout has them "
             "(without its heads, sparse and ColBERT scores would be random)"
         )
+
+
+def _tokenizers(folder: Path) -> list[Path]:
+    return [folder / name for name in TOKENIZERS if (folder / name).is_file()]
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -199,4 +208,8 @@ def _load(folder: Path, precision: Precision, pooling: str, normalize: bool):  #
                 pooling_method=pooling,
             )
     except Exception as error:  # whatever FlagEmbedding, transformers or torch raise on a damaged checkpoint
-        raise ModelLoadError(f"cannot load the checkpoint in {folder}: {type(error).__name__}: {error}") from error
+        reason = str(error).strip().splitlines() or [""]
+        raise ModelLoadError(
+            f"cannot load the checkpoint in {folder}, it is damaged or not what it says: {type(error).__name__}: {reason[0]}; "
+            "download it again"
+        ) from error

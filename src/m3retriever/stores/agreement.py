@@ -8,14 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from m3retriever.errors import EncoderMismatchError
 from m3retriever.stores.connection import Connection
 from m3retriever.stores.payload import Payload, text_hash
 from m3retriever.stores.snapshot import Pending
 from m3retriever.types import Document
+from m3retriever.vectors import FloatArray, M3Vectors
 
 logger = logging.getLogger(__name__)
 
 COMPARED_AT_OPEN = 20_000  # documents up to which every id and text is compared at open: a quarter of a second
+SAME_MODEL = 0.95  # cosine of one text's dense vectors: other precisions of a model are above, other models far below
+SMALLEST = 1e-12  # instead of a norm of 0
 PAGE = 5_000  # ids a call; Chroma takes at most 5461
 
 
@@ -59,20 +65,46 @@ def missing(connection: Connection, payload: Payload) -> list[str]:
     """Ids whose vectors are not those of the text that Chroma holds: another client added or changed them.
 
     In a collection of more than COMPARED_AT_OPEN documents, only where the numbers differ, and only ids
-    that have no vectors at all.
+    that have no vectors at all. Records without a text cannot be encoded and are left alone.
     """
     with payload.read() as snapshot:
         count = connection.count()
-        if count > COMPARED_AT_OPEN:
-            if len(snapshot) == count:
-                return []
-            return [id for page in _pages(connection) for id, slot in zip(page, snapshot.slots(page), strict=True) if slot < 0]
-        found = []
+        if count > COMPARED_AT_OPEN and len(snapshot) == count:
+            return []
+        found: list[str] = []
         for page in _pages(connection):
-            held = documents(connection, page)
             hashes = snapshot.hashes(page)
-            found += [id for id in page if id in held and hashes.get(id) != text_hash(held[id].text)]
+            asked = page if count <= COMPARED_AT_OPEN else [id for id in page if id not in hashes]
+            texts = _texts(connection, asked)
+            found += [id for id, text in texts.items() if text is not None and hashes.get(id) != text_hash(text)]
         return found
+
+
+def adopt(connection: Connection, payload: Payload, ids: Sequence[str], vectors: M3Vectors, *, ours: bool) -> None:
+    """Give vectors to documents that Chroma holds already; their texts and metadata stay as they are.
+
+    Dense vectors in Chroma are corrected only in an index of ours; in someone else's collection they are
+    another model's, and an EncoderMismatchError says so before anything is changed.
+    """
+    got = connection.get(ids=list(ids), include=["documents", "embeddings"])
+    place = {id: row for row, id in enumerate(got["ids"])}
+    rows = [row for row, id in enumerate(ids) if id in place]  # the others have gone meanwhile
+    ids, vectors = [ids[row] for row in rows], vectors.take(rows)
+    theirs = np.array([got["embeddings"][place[id]] for id in ids], np.float32).reshape(len(ids), -1)
+    other = [row for row in range(len(ids)) if _cosine(theirs[row], vectors.dense[row]) < SAME_MODEL]
+    if other and not ours:
+        raise EncoderMismatchError(
+            f"the collection {connection.collection.name!r} holds dense vectors of another model ({len(other)} of {len(ids)} "
+            "compared differ): open it with that model, or index its texts into another collection or folder"
+        )
+    staged = payload.stage(ids, [text_hash(got["documents"][place[id]] or "") for id in ids], vectors)
+    if other:
+        connection.update(ids=[ids[row] for row in other], embeddings=vectors.dense[other])
+    payload.publish(staged)
+
+
+def _cosine(left: FloatArray, right: FloatArray) -> float:
+    return float(left @ right / max(float(np.linalg.norm(left) * np.linalg.norm(right)), SMALLEST))
 
 
 def documents(connection: Connection, ids: Sequence[str]) -> dict[str, Document]:
@@ -85,6 +117,13 @@ def documents(connection: Connection, ids: Sequence[str]) -> dict[str, Document]
             in_order = dict(sorted((metadata or {}).items()))  # Chroma's order of keys changes from call to call
             found[id] = Document(id, text or "", in_order)
     return found
+
+
+def _texts(connection: Connection, ids: Sequence[str]) -> dict[str, str | None]:
+    if not ids:
+        return {}
+    got = connection.get(ids=list(ids), include=["documents"])
+    return dict(zip(got["ids"], got["documents"], strict=True))
 
 
 def _drop_orphans(connection: Connection, payload: Payload) -> None:

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 EXACT_VALUES = 1 << 25  # dense values that an exact scan reads in about 20 ms: 32k documents at d = 1024
 FILTERS_KEPT = 64
+ADOPTED_AT_ONCE = 256  # documents of another client encoded at a time
 SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to the query's length and the largest score
 
 
@@ -81,6 +82,7 @@ class ChromaStore:
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
         self._filters: dict[tuple[str, int], np.ndarray] = {}
+        self._pid = os.getpid()
         self._connection = Connection(collection, path=path, client=client, host=host, port=port)
         folder, temporary = self._connection.payload_folder(payload)
         self._lock = WriterLock(folder.parent)
@@ -90,7 +92,7 @@ class ChromaStore:
             self._connection.close()
             raise
         rubbish = folder.parent if temporary else None
-        self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish)
+        self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish, self._pid)
         try:
             self._hnsw_revision = self.revision()  # up to where the engine's vector index is fresh
             self._reconcile()
@@ -128,11 +130,6 @@ class ChromaStore:
         self._check_open()
         return agreement.missing(self._connection, self._payload)
 
-    def held(self, ids: Sequence[str]) -> list[Document]:
-        """Documents as Chroma holds them, also those that have no vectors in the payload."""
-        held = agreement.documents(self._connection, ids)
-        return [held[id] for id in ids if id in held]
-
     def settings(self) -> dict[str, str | None]:
         """The model's name, how to load it, and the dimension; None until a document is added."""
         with self._reading() as snapshot:
@@ -145,7 +142,13 @@ class ChromaStore:
 
     def bind(self, model: str, dim: int) -> None:
         """Say which model the vectors come from; EncoderMismatchError where the index holds another's."""
-        self._check_model(self.settings()["model"], model)
+        held = self.settings()
+        self._check_model(held["model"], model)
+        if held["dim"] is None and self._connection.dim() not in (None, dim):
+            raise EncoderMismatchError(
+                f"the collection {self._connection.collection.name!r} holds vectors of dimension {self._connection.dim()}, the "
+                f"model makes {dim}: open it with the model it was made with, or use another collection or folder"
+            )
         self._model = model, dim
 
     # -- changing it -----------------------------------------------------------------------------
@@ -171,6 +174,37 @@ class ChromaStore:
                 page = unique[start : start + agreement.PAGE]
                 staged = self._payload.stage_delete(page)
                 self._in_chroma(staged, partial(self._connection.delete, page))
+
+    def adopt(self, encode: Callable[[Sequence[str]], M3Vectors]) -> int:
+        """Encode the documents that `missing` names, without touching their texts or metadata; how many.
+
+        Where another process is writing, nothing is done: it keeps what it writes in step itself.
+        EncoderMismatchError where the collection is not ours and holds another model's vectors.
+        """
+        if not self.missing():
+            return 0
+        try:
+            with self.writing():  # nobody changes the documents while they are encoded
+                ids = self.missing()
+                if ids:
+                    logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
+                for start in range(0, len(ids), ADOPTED_AT_ONCE):
+                    self._adopt(ids[start : start + ADOPTED_AT_ONCE], encode)
+        except StoreLockedError:
+            return 0
+        self.stop_writing()  # who opens an index to read it must not keep others from writing
+        return len(ids)
+
+    def _adopt(self, ids: Sequence[str], encode: Callable[[Sequence[str]], M3Vectors]) -> None:
+        held = agreement.documents(self._connection, ids)
+        ids = [id for id in ids if id in held]
+        vectors = encode([held[id].text for id in ids])
+        with self._payload.read() as snapshot:
+            ours = snapshot.meta("dim") is not None
+        agreement.adopt(self._connection, self._payload, ids, vectors, ours=ours)
+        with self._payload.read() as snapshot:
+            self._keep_settings(snapshot, vectors)
+        self._hnsw_revision = self.revision()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -241,13 +275,23 @@ class ChromaStore:
         vector = query.dense[0]
         stale = not self._connection.remote and snapshot.revision != self._hnsw_revision
         if len(allowed) * query.dim <= EXACT_VALUES or filtered or stale or 2 * depth > self._ef_search():
-            rough = snapshot.dense_scan(vector, allowed)
-            if len(allowed) > depth:  # the scan rounds in float32: keep what could be among the best, then score exactly
-                border = np.partition(rough, len(rough) - depth)[len(rough) - depth]
-                allowed = allowed[rough >= border - SCAN_ERROR * np.linalg.norm(vector) * max(1.0, np.abs(rough).max())]
+            allowed = self._scanned(snapshot, vector, allowed, depth)
         else:
-            allowed = np.intersect1d(snapshot.slots(self._connection.nearest(vector, depth)), allowed)
+            found = self._connection.nearest(vector, depth + depth // 2)  # some more, so that ties are decided by id
+            near = np.intersect1d(snapshot.slots(found), allowed)
+            if len(near) >= min(depth, len(allowed)):
+                return best(dense_score(vector, snapshot.dense(near)), near, depth, snapshot.ids)
+            allowed = self._scanned(snapshot, vector, allowed, depth)
         return best(dense_score(vector, snapshot.dense(allowed)), allowed, depth, snapshot.ids)
+
+    def _scanned(self, snapshot: Snapshot, vector: FloatArray, allowed: IntArray, depth: int) -> IntArray:
+        """What could be among the best: the scan rounds in float32, the scores that decide do not."""
+        rough = snapshot.dense_scan(vector, allowed)
+        if len(allowed) <= depth:
+            return allowed
+        border = np.partition(rough, len(rough) - depth)[len(rough) - depth]
+        kept: IntArray = allowed[rough >= border - SCAN_ERROR * np.linalg.norm(vector) * max(1.0, np.abs(rough).max())]
+        return kept
 
     def _ef_search(self) -> int:
         return int((self._connection.collection.configuration_json.get("hnsw") or {}).get("ef_search") or 0)
@@ -361,13 +405,17 @@ class ChromaStore:
     def _check_open(self) -> None:
         if not self._close.alive:
             raise StoreError("this store is closed; open it again")
+        if self._pid != os.getpid():
+            raise StoreError("this store was opened before the process forked: open it again in the child process")
 
     def _reading(self) -> AbstractContextManager[Snapshot]:
         self._check_open()
         return self._payload.read()
 
 
-def _release(connection: Connection, payload: Payload, lock: WriterLock, rubbish: Path | None) -> None:
+def _release(connection: Connection, payload: Payload, lock: WriterLock, rubbish: Path | None, pid: int) -> None:
+    if pid != os.getpid():
+        return  # a forked child: all of it is its parent's, and Chroma's engine would wait for threads that are not here
     connection.close()
     release_payload(payload)
     lock.release()

@@ -7,15 +7,18 @@ just logged. A connection to a folder therefore has an engine of its own, and `r
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import os
 import re
 import sqlite3
 import tempfile
 import threading
+import weakref
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from m3retriever.errors import InvalidArgumentError, StoreError
 from m3retriever.vectors import FloatArray
@@ -85,6 +88,15 @@ class Connection:
         """The collection's `upsert`."""
         self._call("upsert", arguments)
 
+    def update(self, **arguments: Any) -> None:
+        """The collection's `update`."""
+        self._call("update", arguments)
+
+    def dim(self) -> int | None:
+        """Dimension of the dense vectors that Chroma holds; None where it holds none."""
+        found = self.get(limit=1, include=["embeddings"])["embeddings"]
+        return len(found[0]) if found is not None and len(found) else None
+
     def delete(self, ids: list[str]) -> None:
         """The collection's `delete`."""
         self._call("delete", {"ids": ids})
@@ -144,8 +156,9 @@ class Connection:
 class FolderEngine:
     """Chroma embedded in this process, on a folder, shared with no one."""
 
-    _taken: dict[Path, set[int]] = defaultdict(set)  # noqa: RUF012  # shared on purpose
-    _guard = threading.Lock()
+    _taken: ClassVar[dict[Path, set[int]]] = defaultdict(set)
+    _guard = threading.RLock()
+    _alive: ClassVar[weakref.WeakSet[FolderEngine]] = weakref.WeakSet()
 
     def __init__(self, path: str | Path) -> None:
         import chromadb
@@ -161,12 +174,25 @@ class FolderEngine:
         except Exception as error:  # Chroma raises its own types, OSError, ValueError and panics of its core alike
             self._taken[self.folder].discard(self._number)
             raise StoreError(f"cannot open the Chroma folder {path}: {error}") from error
+        self._alive.add(self)
 
     def close(self) -> None:
         """End the engine; closing again does nothing."""
         self.client.close()  # type: ignore[attr-defined]  # Client has it, its interface does not say so
         with self._guard:
             self._taken[self.folder].discard(self._number)
+
+
+def _keep_parents_engines() -> None:
+    """In a forked child: an inherited engine must never be destroyed, for it would wait for its threads, which
+    did not come along, and the child would hang at its end. Chroma's own clients have that fault."""
+    for engine in FolderEngine._alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.client))
+    FolderEngine._guard = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_parents_engines)
 
 
 def collection_name(given: str | None) -> str:

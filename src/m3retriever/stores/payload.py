@@ -57,12 +57,16 @@ class Payload:
             self._env = lmdb.open(
                 str(path), map_size=MAP_SIZE, max_dbs=len(DATABASES), max_readers=MAX_READERS, metasync=True, sync=True
             )
-            self._env.reader_check()  # frees the slots of readers that were killed
-            self._dbs = {name: self._env.open_db(name.encode()) for name in DATABASES}
         except (lmdb.Error, OSError) as error:
             raise StoreError(f"cannot open the payload in {path}: {error}") from error
         try:
+            self._check_size()
+            self._env.reader_check()  # frees the slots of readers that were killed
+            self._dbs = {name: self._env.open_db(name.encode()) for name in DATABASES}
             self._check_format()
+        except lmdb.Error as error:
+            self._env.close()
+            raise StoreError(f"cannot read the payload in {path}: {error}") from error
         except BaseException:
             self._env.close()
             raise
@@ -152,6 +156,16 @@ class Payload:
     def close(self) -> None:
         """Release the file; use `release_payload` instead, which knows of other users."""
         self._env.close()
+
+    def _check_size(self) -> None:
+        """A file cut short would end the process when its missing pages are read."""
+        want = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        size = (self.path / "data.mdb").stat().st_size
+        if size < want:
+            raise StoreError(
+                f"{self.path / 'data.mdb'} is cut short ({size} of {want} bytes): copy it again, "
+                "or delete that folder and open the index to encode its documents anew"
+            )
 
     def _check_format(self) -> None:
         with self.read() as snapshot:
@@ -300,3 +314,16 @@ def release_payload(payload: Payload) -> None:
         else:
             del _shared[key]
             payload.close()
+
+
+def _forget_parents_payloads() -> None:
+    """In a forked child: LMDB's environments do not survive a fork, and would bar the child from opening its own."""
+    global _sharing
+    _sharing = threading.RLock()
+    for payload, _ in _shared.values():
+        payload.close()
+    _shared.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents_payloads)

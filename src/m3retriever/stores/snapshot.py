@@ -25,7 +25,7 @@ PAIR = struct.Struct(">II")
 
 def key_of(id: str) -> bytes:
     """A document id as a key: ids may be longer than LMDB's 511 bytes."""
-    return hashlib.blake2b(id.encode(), digest_size=16).digest()
+    return hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def slot_key(number: int) -> bytes:
