@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from m3retriever.encoders.looped import LoopedEncoder
 from m3retriever.errors import InvalidArgumentError, ModelLoadError
-from m3retriever.types import MODES, Mode, Token
-from m3retriever.vectors import M3Vectors
+from m3retriever.types import MODES, Mode
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 65536, "mps": 8192}  # tokens a forward pas
 SAMPLE = 1 << 20  # bytes read from each end of a weight file for the fingerprint
 
 
-class BGEM3Encoder:
+class BGEM3Encoder(LoopedEncoder):
     """BGE-M3 (Chen et al., 2024), or any checkpoint in its layout.
 
     Same numbers as `FlagEmbedding.BGEM3FlagModel.encode` (to 1e-5 in fp32), safe under threads.
@@ -83,36 +83,12 @@ class BGEM3Encoder:
             network.model, loaded.tokenizer, network.sparse_linear, network.colbert_linear,
             place, pooling, normalize, frozenset(modes),
         )  # fmt: skip
-        self._loop = EncodingLoop(
-            parts,
-            max_length=max_length,
-            batch_tokens=batch_tokens if batch_tokens is not None else BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"]),
-        )
-        self.model, self.device, self.dim = str(model), str(place), self._loop.dim
+        if batch_tokens is None:
+            batch_tokens = BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"])
         left_out = "".join(f"-no-{mode}" for mode in MODES if mode not in modes)
-        self.name = f"bge-m3-{fingerprint(folder)}-{pooling}{'' if normalize else '-raw'}{left_out}"
-
-    @property
-    def max_length(self) -> int:
-        """Tokens read of a text."""
-        return self._loop.max_length
-
-    @property
-    def truncated(self) -> int:
-        """How many texts have been cut so far."""
-        return self._loop.truncated
-
-    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
-        """The three views of n texts, in their order; `progress` shows a bar on long work."""
-        return self._loop.encode(texts, progress=progress)
-
-    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
-        """As `encode_documents`: BGE-M3 knows no difference."""
-        return self._loop.encode(texts)
-
-    def tokenize(self, text: str) -> list[Token]:
-        """The tokens that have a ColBERT vector, in order, with the characters they cover."""
-        return self._loop.tokenize(text)
+        name = f"bge-m3-{fingerprint(folder)}-{pooling}{'' if normalize else '-raw'}{left_out}"
+        super().__init__(EncodingLoop(parts, max_length=max_length, batch_tokens=batch_tokens), name)
+        self.model, self.device = str(model), str(place)
 
 
 def fingerprint(folder: Path) -> str:

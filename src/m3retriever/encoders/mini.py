@@ -10,15 +10,14 @@ import functools
 import hashlib
 import importlib.util
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3retriever.encoders.looped import LoopedEncoder
 from m3retriever.errors import MissingExtraError, ModelLoadError, UnknownTextWarning
-from m3retriever.types import Token
-from m3retriever.vectors import FloatArray, M3Vectors
+from m3retriever.vectors import FloatArray
 
 if TYPE_CHECKING:
     from m3retriever.encoders.loop import Parts
@@ -31,7 +30,7 @@ BATCH_TOKENS = 4096
 MOSTLY_UNKNOWN = 0.5  # share of unknown tokens above which a text's scores mean little
 
 
-class MiniEncoder:
+class MiniEncoder(LoopedEncoder):
     """all-MiniLM-L6-v2 with BGE-M3's two further heads: 384 dimensions, 256 tokens, English only.
 
     For demos, examples and tests, and for English where BGE-M3 is too large. A text most of whose tokens
@@ -48,31 +47,8 @@ class MiniEncoder:
     def __init__(self, max_length: int = MAX_LENGTH, batch_tokens: int = BATCH_TOKENS) -> None:
         from m3retriever.encoders.loop import EncodingLoop
 
-        self._loop = EncodingLoop(_parts(), max_length=max_length, batch_tokens=batch_tokens, on_unknown=_warn_unknown)
-        self.dim = self._loop.dim
-        self.name = f"mini-{heads_digest()}"
-
-    @property
-    def max_length(self) -> int:
-        """Tokens read of a text."""
-        return self._loop.max_length
-
-    @property
-    def truncated(self) -> int:
-        """How many texts have been cut so far."""
-        return self._loop.truncated
-
-    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
-        """The three views of n texts, in their order; `progress` shows a bar on long work."""
-        return self._loop.encode(texts, progress=progress)
-
-    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
-        """As `encode_documents`."""
-        return self._loop.encode(texts)
-
-    def tokenize(self, text: str) -> list[Token]:
-        """The tokens that have a ColBERT vector, in order, with the characters they cover."""
-        return self._loop.tokenize(text)
+        loop = EncodingLoop(_parts(), max_length=max_length, batch_tokens=batch_tokens, on_unknown=_warn_unknown)
+        super().__init__(loop, f"mini-{heads_digest()}")
 
 
 def heads_digest() -> str:
