@@ -29,6 +29,7 @@ from m3retriever.stores.candidates import best, union
 from m3retriever.stores.connection import Connection, collection_name, collections_in
 from m3retriever.stores.lock import WriterLock
 from m3retriever.stores.payload import Payload, open_payload, release_payload, text_hash
+from m3retriever.stores.snapshot import sparse_columns, token_blocks, token_columns
 from m3retriever.types import Document, ModeScores, Where
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
@@ -265,9 +266,10 @@ class ChromaStore:
         values = np.zeros((len(slots), 3), np.float32)
         if len(slots):
             values[:, 0] = dense_score(query.dense[0], snapshot.dense(slots))
-            values[:, 1] = sparse_scores(query, *snapshot.sparse(slots))
-            for block in snapshot.token_blocks(slots):
-                values[block, 2] = maxsim_int8(query.colbert, *snapshot.tokens(slots[block], query.dim))
+            blobs = snapshot.blobs(slots)
+            values[:, 1] = sparse_scores(query, *sparse_columns(blobs))
+            for block in token_blocks(blobs):
+                values[block, 2] = maxsim_int8(query.colbert, *token_columns(blobs[block], query.dim))
         return values
 
     def _dense_leg(self, snapshot: Snapshot, query: M3Vectors, allowed: IntArray, depth: int, *, filtered: bool) -> IntArray:

@@ -270,7 +270,7 @@ class Writer(Snapshot):
         """The documents' sparse entries by posting list."""
         if not len(slots):
             return {}
-        sparse = [self.blob(slot) for slot in slots.tolist()]
+        sparse = self.blobs(slots)
         tokens = np.concatenate([blob.sparse_ids for blob in sparse])
         weights = np.concatenate([blob.sparse_weights for blob in sparse])
         owners = np.repeat(slots, [len(blob.sparse_ids) for blob in sparse])

@@ -91,8 +91,36 @@ class Blob:
         return cls(ids, weights, scales, codes.reshape(tokens, -1) if tokens else codes.reshape(0, 1))
 
 
+def sparse_columns(blobs: Sequence[Blob]) -> tuple[IntArray, FloatArray, IntArray]:
+    """Sparse entries in CSR, copied: ids, weights, offsets."""
+    return (
+        np.concatenate([np.empty(0, np.int32), *(blob.sparse_ids for blob in blobs)]),
+        np.concatenate([np.empty(0, np.float32), *(blob.sparse_weights for blob in blobs)]),
+        offsets([len(blob.sparse_ids) for blob in blobs]),
+    )
+
+
+def token_columns(blobs: Sequence[Blob], dim: int) -> tuple[Int8Array, FloatArray, IntArray]:
+    """Token vectors, copied: int8 codes (t, d), scales (t,), offsets (n + 1,)."""
+    return (
+        np.concatenate([np.empty((0, dim), np.int8), *(blob.codes for blob in blobs if len(blob.scales))]),
+        np.concatenate([np.empty(0, np.float32), *(blob.scales for blob in blobs)]),
+        offsets([len(blob.scales) for blob in blobs]),
+    )
+
+
+def token_blocks(blobs: Sequence[Blob]) -> Iterator[slice]:
+    """Runs of documents, at least one each, of about BLOCK_TOKENS tokens: what is copied at a time."""
+    first, tokens = 0, 0
+    for place, blob in enumerate(blobs):
+        tokens += len(blob.scales)
+        if tokens >= BLOCK_TOKENS or place == len(blobs) - 1:
+            yield slice(first, place + 1)
+            first, tokens = place + 1, 0
+
+
 class Snapshot:
-    """A consistent view of the payload. What it returns is copied, but for `blob`."""
+    """A consistent view of the payload. What it returns is copied, but for blobs."""
 
     def __init__(self, txn: lmdb.Transaction, dbs: dict[str, Any]) -> None:
         self._txn, self._dbs = txn, dbs
@@ -172,42 +200,17 @@ class Snapshot:
                 total[slots] += weights.astype(np.float64) * weight
         return total.astype(np.float32)
 
-    def sparse(self, slots: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
-        """Sparse entries in CSR: ids, weights, offsets."""
-        blobs = [self.blob(slot) for slot in slots.tolist()]
-        if not blobs:
-            return np.empty(0, np.int32), np.empty(0, np.float32), offsets([])
-        return (
-            np.concatenate([blob.sparse_ids for blob in blobs]),
-            np.concatenate([blob.sparse_weights for blob in blobs]),
-            offsets([len(blob.sparse_ids) for blob in blobs]),
-        )
-
-    def token_blocks(self, slots: IntArray) -> Iterator[slice]:
-        """Runs of slots, at least one each, of about BLOCK_TOKENS tokens: what fits in memory at a time."""
-        first, tokens = 0, 0
-        for place, slot in enumerate(slots.tolist()):
-            tokens += len(self.blob(slot).scales)
-            if tokens >= BLOCK_TOKENS or place == len(slots) - 1:
-                yield slice(first, place + 1)
-                first, tokens = place + 1, 0
-
-    def tokens(self, slots: IntArray, dim: int) -> tuple[Int8Array, FloatArray, IntArray]:
-        """Token vectors as int8 codes (t, d), scales (t,), offsets (n + 1,)."""
-        blobs = [self.blob(slot) for slot in slots.tolist()]
-        filled = [blob.codes for blob in blobs if len(blob.scales)]
-        return (
-            np.concatenate(filled) if filled else np.empty((0, dim), np.int8),
-            np.concatenate([blob.scales for blob in blobs]) if blobs else np.empty(0, np.float32),
-            offsets([len(blob.scales) for blob in blobs]),
-        )
+    def blobs(self, slots: IntArray) -> list[Blob]:
+        """`blob` of each slot, in place."""
+        return [self.blob(slot) for slot in slots.tolist()]
 
     def vectors(self, slots: IntArray, dim: int) -> M3Vectors:
         """Everything that is stored of these documents; token vectors carry the loss of their int8 codes."""
         if not len(slots):
             return M3Vectors.empty(dim)
-        codes, scales, token_offsets = self.tokens(slots, dim)
-        return M3Vectors(self.dense(slots), *self.sparse(slots), dequantize(codes, scales), token_offsets)
+        blobs = self.blobs(slots)
+        codes, scales, token_offsets = token_columns(blobs, dim)
+        return M3Vectors(self.dense(slots), *sparse_columns(blobs), dequantize(codes, scales), token_offsets)
 
     def _chunk(self, number: int) -> FloatArray:
         return np.frombuffer(self._value("dense", number), "<f4").reshape(CHUNK, -1)
