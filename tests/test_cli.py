@@ -128,6 +128,13 @@ def test_a_second_run_skips_what_is_unchanged(tmp_path, corpus):
     assert done == {"new": 1, "replaced": 1, "unchanged": 2, "skipped": 0, "documents": 4}
 
 
+def test_the_model_is_remembered_before_the_first_document(tmp_path, corpus):
+    empty = write_jsonl(tmp_path / "empty.jsonl", [])
+    run("index", empty, "--path", tmp_path / "x", "--model", "hashing")
+    assert "no document" in run("search", "fox", "--path", tmp_path / "x").stdout
+    assert json.loads(run("index", corpus, "--path", tmp_path / "x", "--json").stdout)["new"] == 3
+
+
 def test_texts_markdown_csv_and_folders_are_read(tmp_path):
     folder = tmp_path / "notes"
     folder.mkdir()

@@ -427,6 +427,19 @@ def test_a_second_model_cannot_slip_in_before_the_first_document(tmp_path):
     assert len(first) == 1
 
 
+def test_an_empty_index_may_change_its_model(tmp_path):
+    store = ChromaStore(tmp_path)
+    store.bind("model-a", 64)
+    store.source = "somewhere"
+    store.remember()
+    store.close()
+    again = ChromaStore(tmp_path)
+    assert again.settings() == {"model": "model-a", "source": "somewhere", "dim": "64"}
+    again.bind("model-b", 256)
+    filled(again, ["red fox"])
+    assert again.settings() == {"model": "model-b", "source": None, "dim": "256"}
+
+
 def test_a_model_named_after_the_first_document_is_remembered(tmp_path):
     store = filled(ChromaStore(tmp_path), ["red fox"])
     store.bind("model-a", 256)

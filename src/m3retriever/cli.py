@@ -119,6 +119,7 @@ def index(
         if not file.exists():
             raise InvalidArgumentError(f"no such file or folder: {file}")
     with _opened(path, model=model, collection=collection, create=True) as opened, _progress("indexing") as advance:
+        opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
         total, batch, seen = Added(), [], set[str]()
         for file in files:
             for document in read_documents(file, on_bad=report if skip_bad else None):

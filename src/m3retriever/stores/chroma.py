@@ -134,7 +134,7 @@ class ChromaStore:
     def settings(self) -> dict[str, str | None]:
         """The model's name, how to load it, and the dimension; None until a document is added."""
         with self._reading() as snapshot:
-            return {name: snapshot.meta(name) for name in ("model", "source", "dim")}
+            return {name: snapshot.meta(name) or None for name in ("model", "source", "dim")}
 
     def revision(self) -> int:
         """A number that grows with every change."""
@@ -143,14 +143,21 @@ class ChromaStore:
 
     def bind(self, model: str, dim: int) -> None:
         """Say which model the vectors come from; EncoderMismatchError where the index holds another's."""
+        with self._reading() as snapshot:
+            self._check_model(snapshot, model)
         held = self.settings()
-        self._check_model(held["model"], model)
         if held["dim"] is None and self._connection.dim() not in (None, dim):
             raise EncoderMismatchError(
                 f"the collection {self._connection.collection.name!r} holds vectors of dimension {self._connection.dim()}, the "
                 f"model makes {dim}: open it with the model it was made with, or use another collection or folder"
             )
         self._model = model, dim
+
+    def remember(self) -> None:
+        """Keep the model that was bound, in an index that is still empty: `add` does so with the first document."""
+        with self.writing(), self._payload.read() as snapshot:
+            if not len(snapshot):
+                self._keep_settings(snapshot)
 
     # -- changing it -----------------------------------------------------------------------------
 
@@ -161,7 +168,10 @@ class ChromaStore:
         with self.writing():
             with self._payload.read() as snapshot:
                 check_vectors(documents, vectors, self._dim(snapshot))
-                self._keep_settings(snapshot, vectors)
+                if documents:
+                    self._keep_settings(snapshot)
+                    if snapshot.meta("dim") is None:
+                        self._payload.set_meta(dim=str(vectors.dim))
             for start in range(0, len(documents), agreement.PAGE):
                 self._add(documents[start : start + agreement.PAGE], vectors[start : start + agreement.PAGE])
 
@@ -204,7 +214,7 @@ class ChromaStore:
             ours = snapshot.meta("dim") is not None
         agreement.adopt(self._connection, self._payload, ids, vectors, ours=ours)
         with self._payload.read() as snapshot:
-            self._keep_settings(snapshot, vectors)
+            self._keep_settings(snapshot)
         self._hnsw_revision = self.revision()
 
     @contextmanager
@@ -354,15 +364,16 @@ class ChromaStore:
         if fresh:
             self._hnsw_revision += 1
 
-    def _keep_settings(self, snapshot: Snapshot, vectors: M3Vectors) -> None:
-        """Refuse vectors of another model; with the first documents, remember whose they are."""
-        held = snapshot.meta("model")
-        if self._model is not None:
-            self._check_model(held, self._model[0])
-        if len(vectors) and (snapshot.meta("dim") is None or (held is None and self._model is not None)):
-            model = {"model": self._model[0]} if self._model else {}
-            source = {"source": self.source} if self.source else {}
-            self._payload.set_meta(dim=str(vectors.dim), **model, **source)
+    def _keep_settings(self, snapshot: Snapshot) -> None:
+        """Refuse vectors of another model; in an index that is empty, remember whose they will be."""
+        if self._model is None:
+            return
+        model, dim = self._model
+        self._check_model(snapshot, model)
+        if snapshot.meta("model") != model:
+            self._payload.set_meta(model=model, dim=str(dim), source=self.source or "")
+        elif self.source and snapshot.meta("source") != self.source:
+            self._payload.set_meta(source=self.source)
 
     # -- keeping in step ---------------------------------------------------------------------------
 
@@ -388,17 +399,18 @@ class ChromaStore:
         self._hnsw_revision = self.revision()
 
     def _dim(self, snapshot: Snapshot) -> int | None:
-        dim = snapshot.meta("dim")
+        dim = snapshot.meta("dim") if len(snapshot) or self._model is None else None
         return int(dim) if dim else (self._model[1] if self._model else None)
 
     def _check_query(self, snapshot: Snapshot, query: M3Vectors) -> None:
         check_query(query, self._dim(snapshot))
         if self._model is not None:
-            self._check_model(snapshot.meta("model"), self._model[0])
+            self._check_model(snapshot, self._model[0])
 
     @staticmethod
-    def _check_model(held: str | None, model: str) -> None:
-        if held not in (None, model):
+    def _check_model(snapshot: Snapshot, model: str) -> None:
+        held = snapshot.meta("model")
+        if len(snapshot) and held not in (None, model):
             raise EncoderMismatchError(
                 f"this index was made with the model {held!r}; got {model!r}: open it with that model, "
                 "or index the documents again into another folder or collection"
