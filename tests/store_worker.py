@@ -19,6 +19,12 @@ def add(store, id, text):
     store.add([Document(id, text)], ENCODER.encode_documents([text]))
 
 
+def many(folder, count):
+    texts = [f"x{number} x{number + 1}" for number in range(int(count))]
+    documents = [Document(f"x{number}", text) for number, text in enumerate(texts)]
+    return attempt(lambda: ChromaStore(folder).add(documents, ENCODER.encode_documents(texts)))
+
+
 def search(folder, text):
     scores = ChromaStore(folder).search(ENCODER.encode_queries([text]), depth=10)
     return {"ids": list(scores.ids), "values": [value.hex() for value in scores.values.ravel().tolist()]}
@@ -127,6 +133,7 @@ ACTIONS = {
     "search": search,
     "add": lambda folder, id, text: attempt(lambda: add(ChromaStore(folder), id, text)),
     "delete": lambda folder, id: attempt(lambda: ChromaStore(folder).delete([id])),
+    "many": many,
     "crash": crash,
     "churn": churn,
     "foreign": foreign,

@@ -390,6 +390,17 @@ def test_a_reader_whose_vector_index_is_behind_scans_exactly(tmp_path, monkeypat
     assert found.found_by[found.ids.index("new")] == {"dense", "sparse"}
 
 
+def test_a_reader_that_begins_to_write_finds_what_others_wrote_through_hnsw_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)
+    filled(ChromaStore(tmp_path), [f"w{row} w{row + 1}" for row in range(2000)]).close()
+    store = ChromaStore(tmp_path)
+    store.search(query("w3 w4"), depth=5)  # its engine has loaded the vector index
+    assert finish(worker("many", tmp_path, 2000)) == {"error": None}  # so many that Chroma puts them into its index on disk
+    store.add([Document("mine", "grey owl")], ENCODER.encode_documents(["grey owl"]))
+    assert "x7" in store._connection.nearest(query("x7 x8").dense[0], 3)
+    assert store.search(query("x7 x8"), depth=1).ids == ("x7",)
+
+
 def test_a_depth_beyond_what_hnsw_was_made_for_is_scanned_exactly(tmp_path, monkeypatch):
     monkeypatch.setattr(chroma, "EXACT_VALUES", 0)
     store = filled(ChromaStore(tmp_path), [f"w{row}" for row in range(600)])

@@ -196,22 +196,20 @@ class ChromaStore:
             return 0
         try:
             with self.writing():  # nobody changes the documents while they are encoded
-                ids = self.missing()
+                ids, ours = self.missing(), self.settings()["dim"] is not None
                 if ids:
                     logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
                 for start in range(0, len(ids), ADOPTED_AT_ONCE):
-                    self._adopt(ids[start : start + ADOPTED_AT_ONCE], encode)
+                    self._adopt(ids[start : start + ADOPTED_AT_ONCE], encode, ours=ours)
         except StoreLockedError:
             return 0
         self.stop_writing()  # who opens an index to read it must not keep others from writing
         return len(ids)
 
-    def _adopt(self, ids: Sequence[str], encode: Callable[[Sequence[str]], M3Vectors]) -> None:
+    def _adopt(self, ids: Sequence[str], encode: Callable[[Sequence[str]], M3Vectors], *, ours: bool) -> None:
         held = agreement.documents(self._connection, ids)
         ids = [id for id in ids if id in held]
         vectors = encode([held[id].text for id in ids])
-        with self._payload.read() as snapshot:
-            ours = snapshot.meta("dim") is not None
         agreement.adopt(self._connection, self._payload, ids, vectors, ours=ours)
         with self._payload.read() as snapshot:
             self._keep_settings(snapshot)
