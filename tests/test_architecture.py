@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "vectors": {"errors"},
     "types": {"errors", "vectors"},
     "checks": {"errors", "vectors", "types"},
-    "filters": {"errors", "checks"},
+    "filters": {"errors", "checks", "types"},
     "scoring": {"vectors"},
     "kernels": {"vectors"},
     "fusion": {"errors", "types"},
@@ -24,10 +24,13 @@ MAY_IMPORT = {
     "io": {"errors", "types", "checks"},
     "profile": {"errors", "types", "fusion"},
     "ranking": {"errors", "types", "fusion"},
+    "ingest": {"types"},
+    "diversity": {"errors", "types"},
+    "reranking": PURE | {"fusion", "ranking", "profile", "scoring"},
     "explanation": {"types", "filters", "fusion", "ranking"},
     "encoders": PURE,
     "stores": PURE | {"scoring", "kernels"},
-    "index": PURE | {"fusion", "ranking", "profile", "explanation"},
+    "index": PURE | {"fusion", "ranking", "profile", "explanation", "diversity", "ingest"},
     "testing": PURE | {"encoders", "stores"},
 }
 IN_OPEN_ONLY = {"encoders", "stores"}  # what M3Index.open, and nothing else in index.py, may load

@@ -9,10 +9,19 @@ from chromadb.config import Settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m3retriever import ChromaStore, Document, HashingEncoder
 from m3retriever.errors import InvalidFilterError
-from m3retriever.filters import JOINS, OPERATORS, check_where, for_chroma, matches
+from m3retriever.filters import CHROMA_OPERATORS, JOINS, OPERATORS, TEXT_OPERATORS, about_text, both, check_where
+from m3retriever.filters import matches as document_matches
+from m3retriever.stores.chroma_filter import for_chroma, question
 
 METADATA = {"n": 2, "f": 2.5, "whole": 2.0, "s": "a", "yes": True, "words": ["a", "b"], "numbers": [1, 2], "none": None}
+METADATA |= {"name": "Red Fox", "blank": ""}
+
+
+def matches(where, metadata, *, text="The quick fox jumps"):
+    return document_matches(where, Document("the id", text, metadata))
+
 
 TABLE = [
     (None, True),
@@ -66,6 +75,42 @@ TABLE = [
     ({"s": {"$contains": "a"}}, False),  # a str is no list
     ({"missing": {"$contains": "a"}}, False),
     ({"missing": {"$not_contains": "a"}}, True),
+    ({"s": {"$gt": "A"}}, True),  # text compares with text, by code point: dates written as 2024-05-01
+    ({"s": {"$gt": "a"}}, False),
+    ({"s": {"$gte": "a"}}, True),
+    ({"n": {"$gt": "1"}}, False),
+    ({"words": {"$lt": "z"}}, False),
+    ({"name": {"$text_match": "Fo"}}, True),
+    ({"name": {"$text_match": "fo"}}, False),
+    ({"name": {"$text_match": ""}}, True),
+    ({"words": {"$text_match": "a"}}, False),  # a list is no text
+    ({"missing": {"$text_match": ""}}, False),
+    ({"name": {"$text_match_insensitive": "rED f"}}, True),
+    ({"n": {"$text_match_insensitive": "2"}}, False),
+    ({"s": {"$empty": True}}, False),
+    ({"s": {"$empty": False}}, True),
+    ({"n": {"$empty": True}}, False),
+    ({"blank": {"$empty": True}}, True),
+    ({"none": {"$empty": True}}, True),
+    ({"missing": {"$empty": True}}, True),
+    ({"missing": {"$empty": False}}, False),
+    ({"$not": {"n": 2}}, False),
+    ({"$not": {"n": 3}}, True),
+    ({"$not": {"missing": {"$gt": 1}}}, True),
+    ({"$not": {"$not": {"n": 2}}}, True),
+    ({"$not": {"$or": [{"n": 3}, {"s": "a"}]}}, False),
+    ({"#id": "the id"}, True),
+    ({"#id": {"$ne": "the id"}}, False),
+    ({"#id": {"$in": ["a", "the id"]}}, True),
+    ({"#id": {"$nin": ["a", "the id"]}}, False),
+    ({"#document": {"$contains": "quick"}}, True),
+    ({"#document": {"$contains": "Quick"}}, False),
+    ({"#document": {"$not_contains": "quick"}}, False),
+    ({"#document": {"$regex": "^The .* fox"}}, True),
+    ({"#document": {"$regex": "(?i)THE"}}, True),
+    ({"#document": {"$regex": "fox$"}}, False),
+    ({"#document": {"$not_regex": "[0-9]"}}, True),
+    ({"$and": [{"n": 2}, {"#document": {"$contains": "slow"}}]}, False),
     ({"$and": [{"n": 2}, {"s": "a"}]}, True),
     ({"$and": [{"n": 2}, {"s": "b"}]}, False),
     ({"$or": [{"n": 3}, {"s": "a"}]}, True),
@@ -85,7 +130,7 @@ def test_the_table_uses_every_operator():
     used = {
         operator for where, _ in TABLE if where for value in where.values() if isinstance(value, dict) for operator in value
     }
-    assert used == set(OPERATORS)
+    assert used >= {*OPERATORS, *TEXT_OPERATORS}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +142,7 @@ def test_the_table_uses_every_operator():
         {"n": 1, "s": "a"},
         {1: 2},
         {"$not": [{"n": 1}, {"n": 2}]},
+        {"$nor": [{"n": 1}, {"n": 2}]},
         {"$eq": 1},
         {"$and": [{"n": 1}]},
         {"$and": []},
@@ -114,7 +160,24 @@ def test_the_table_uses_every_operator():
         {"n": [1]},
         {"n": {"$eq": None}},
         {"n": {"$eq": [1]}},
-        {"n": {"$gt": "1"}},
+        {"$not": None},
+        {"$not": {}},
+        {"$not": {"n": 1, "s": "a"}},
+        {"n": {"$gt": None}},
+        {"n": {"$gt": ["a"]}},
+        {"n": {"$text_match": 1}},
+        {"n": {"$text_match_insensitive": None}},
+        {"n": {"$empty": 1}},
+        {"#id": 1},
+        {"#id": ""},
+        {"#id": {"$in": []}},
+        {"#id": {"$in": "abc"}},
+        {"#id": {"$gt": "a"}},
+        {"#document": {"$contains": ""}},
+        {"#document": {"$contains": 1}},
+        {"#document": {"$in": ["a"]}},
+        {"#document": {"$regex": "("}},
+        {"#embedding": {"$eq": 1}},
         {"n": {"$lte": True}},
         {"n": {"$in": []}},
         {"n": {"$in": "ab"}},
@@ -142,13 +205,57 @@ def test_what_is_not_the_filter_language_is_refused(where):
 
 
 def test_an_error_names_the_key_and_what_came():
-    with pytest.raises(InvalidFilterError, match=r"\$gt on 'price' takes an int or a float; got 'cheap'"):
-        check_where({"$and": [{"n": 1}, {"price": {"$gt": "cheap"}}]})
+    with pytest.raises(InvalidFilterError, match=r"\$gt on 'price' takes an int, a float or a str; got True"):
+        check_where({"$and": [{"n": 1}, {"price": {"$gt": True}}]})
 
 
 def test_no_filter_stays_no_filter():
     check_where(None)
-    assert for_chroma(None) is None
+    assert about_text(None) is None
+    assert both(None, None) is None
+    assert both(None, {"n": 1}) == {"n": 1}
+    assert both({"n": 1}, {"s": "a"}) == {"$and": [{"n": 1}, {"s": "a"}]}
+
+
+def test_where_document_is_where_about_the_text():
+    assert about_text({"$contains": "a"}) == {"#document": {"$contains": "a"}}
+    assert about_text({"$or": [{"$contains": "a"}, {"$and": [{"$regex": "b"}, {"$not_contains": "c"}]}]}) == {
+        "$or": [
+            {"#document": {"$contains": "a"}},
+            {"$and": [{"#document": {"$regex": "b"}}, {"#document": {"$not_contains": "c"}}]},
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    "where_document",
+    [
+        {},
+        [],
+        "a",
+        {"$contains": ""},
+        {"n": 1},
+        {"$and": [{"$contains": "a"}]},
+        {"$and": "ab"},
+        {"$or": [None, None]},
+        {"$gt": 1},
+    ],
+    ids=ascii,
+)
+def test_what_is_no_where_document_is_refused(where_document):
+    with pytest.raises(InvalidFilterError):
+        about_text(where_document)
+
+
+def test_what_chroma_can_answer_it_is_asked():
+    asked = question({"$and": [{"n": 1}, {"#document": {"$contains": "a"}}, {"#id": {"$in": ["x", "y"]}}, {"#id": "y"}]})
+    assert (asked.where, asked.where_document, asked.ids) == ({"n": {"$eq": 1}}, {"$contains": "a"}, ("y",))
+    assert asked.exact
+    assert question({"$not": {"$and": [{"n": 1}, {"s": {"$nin": ["a"]}}]}}).where == {
+        "$or": [{"n": {"$ne": 1}}, {"s": {"$in": ["a"]}}]
+    }
+    partly = question({"$and": [{"n": 1}, {"$not": {"n": {"$gt": 2}}}, {"$or": [{"s": "a"}, {"#id": "y"}]}]})
+    assert (partly.where, partly.exact) == ({"n": {"$eq": 1}}, False)
 
 
 def test_a_filter_that_chroma_answers_rightly_is_passed_on_as_it_is():
@@ -182,7 +289,25 @@ conditions = st.one_of(
     st.builds(lambda operator, value: {operator: value}, st.sampled_from(["$in", "$nin"]), alternatives),
     st.builds(lambda operator, value: {operator: value}, st.sampled_from(["$contains", "$not_contains"]), scalars),
 )
+more_conditions = st.one_of(
+    conditions,
+    st.builds(lambda operator, value: {operator: value}, st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), strings),
+    st.builds(lambda operator, value: {operator: value}, st.sampled_from(["$text_match", "$text_match_insensitive"]), strings),
+    st.builds(lambda value: {"$empty": value}, st.booleans()),
+)
 leaves = st.builds(lambda key, condition: {key: condition}, st.sampled_from(["x", "x", "y", "k", "missing"]), conditions)
+
+
+some_ids = st.lists(st.sampled_from(["bare", "x0", "x1", "x7", "x11", "y3", "y8", "no such id"]), min_size=1, max_size=4)
+special = st.one_of(
+    st.builds(lambda operator, ids: {"#id": {operator: ids}}, st.sampled_from(["$in", "$nin"]), some_ids),
+    st.builds(lambda operator, ids: {"#id": {operator: ids[0]}}, st.sampled_from(["$eq", "$ne"]), some_ids),
+    st.builds(
+        lambda operator, part: {"#document": {operator: part}},
+        st.sampled_from(TEXT_OPERATORS),
+        st.sampled_from(["x", "y1", "e", "中", "nowhere", "%", "_"]),
+    ),
+)
 
 
 def joined(parts: st.SearchStrategy) -> st.SearchStrategy:
@@ -190,6 +315,10 @@ def joined(parts: st.SearchStrategy) -> st.SearchStrategy:
 
 
 filters = st.recursive(leaves, joined, max_leaves=5)
+more_leaves = special | st.builds(
+    lambda key, condition: {key: condition}, st.sampled_from(["x", "x", "y", "k", "missing"]), more_conditions
+)
+more_filters = st.recursive(more_leaves, lambda parts: joined(parts) | parts.map(lambda part: {"$not": part}), max_leaves=6)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +337,11 @@ def found(collection: chromadb.Collection, where: dict) -> set[str]:
 
 
 def passing(where: dict) -> set[str]:
-    return {id for id, metadata in DOCUMENTS.items() if matches(where, metadata)}
+    return {id for id, metadata in DOCUMENTS.items() if document_matches(where, Document(id, text_of(id), metadata))}
+
+
+def text_of(id: str) -> str:
+    return f"{id} 中文 100%"
 
 
 def test_chroma_gives_every_metadata_value_back_as_it_came(collection):
@@ -218,7 +351,7 @@ def test_chroma_gives_every_metadata_value_back_as_it_came(collection):
     assert back == {id: repr(sorted(metadata.items())) for id, metadata in went.items()}
 
 
-@pytest.mark.parametrize("operator", [operator for operator in OPERATORS if operator not in ("$in", "$nin")])
+@pytest.mark.parametrize("operator", [operator for operator in CHROMA_OPERATORS if operator not in ("$in", "$nin")])
 def test_chroma_and_matches_agree_on_every_operator_with_every_number(collection, operator):
     for operand in [-3, -2.6, -2.5, -2, -0.5, 0, 0.0, 0.5, 1, 2, 2.0, 2.4, 2.5, 3]:
         where = {"x": {operator: operand}}
@@ -230,3 +363,23 @@ def test_chroma_and_matches_agree_on_every_operator_with_every_number(collection
 def test_chroma_finds_exactly_the_documents_that_match(collection, where):
     check_where(where)
     assert found(collection, where) == passing(where)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaStore]:
+    store = ChromaStore(tmp_path_factory.mktemp("store"))
+    documents = [Document(id, text_of(id), {key: v for key, v in data.items() if v != []}) for id, data in DOCUMENTS.items()]
+    store.add(documents, HashingEncoder(8).encode_documents([document.text for document in documents]))
+    yield store
+    store.close()
+
+
+@settings(max_examples=250, deadline=None)
+@given(more_filters)
+def test_a_store_finds_exactly_the_documents_that_match(store, where):
+    assert store.ids(where) == sorted(passing(where))
+
+
+def test_a_pattern_that_chroma_cannot_read_is_said(store):
+    with pytest.raises(InvalidFilterError, match="regular expression"):
+        store.ids({"#document": {"$regex": "(?=a)"}})

@@ -30,8 +30,10 @@ _HOME = {
     ],
     "types": ["MODES", "Document", "Encoder", "Hit", "M3Vectors", "Mode", "ModeScores", "Profile", "Store", "Token", "Weights"],
     "explanation": ["Explanation", "SharedToken"],
-    "index": ["Added", "M3Index"],
-    "profile": ["load_profile", "save_profile"],
+    "index": ["M3Index"],
+    "ingest": ["Added"],
+    "profile": ["PRESETS", "load_profile", "save_profile"],
+    "reranking": ["Reranked", "rerank"],
     "fusion": ["FUSIONS"],
     "encoders": ["load_encoder"],
     "encoders.bge_m3": ["BGEM3Encoder"],
@@ -67,10 +69,13 @@ if TYPE_CHECKING:
     from m3retriever.explanation import Explanation as Explanation
     from m3retriever.explanation import SharedToken as SharedToken
     from m3retriever.fusion import FUSIONS as FUSIONS
-    from m3retriever.index import Added as Added
     from m3retriever.index import M3Index as M3Index
+    from m3retriever.ingest import Added as Added
+    from m3retriever.profile import PRESETS as PRESETS
     from m3retriever.profile import load_profile as load_profile
     from m3retriever.profile import save_profile as save_profile
+    from m3retriever.reranking import Reranked as Reranked
+    from m3retriever.reranking import rerank as rerank
     from m3retriever.stores.chroma import ChromaStore as ChromaStore
     from m3retriever.stores.memory import MemoryStore as MemoryStore
     from m3retriever.types import MODES as MODES

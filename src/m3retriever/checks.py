@@ -71,6 +71,22 @@ def check_depth(depth: int) -> None:
         raise InvalidArgumentError(f"depth must be >= 1; got {depth}")
 
 
+def check_k(k: int) -> None:
+    """How many hits are wanted, >= 1."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise InvalidArgumentError(f"k must be an integer >= 1; got {k!r}")
+
+
+def listed_ids(ids: Sequence[str]) -> list[str]:
+    """The ids as a list; a single str, which is a sequence of str too, is refused."""
+    if isinstance(ids, str):
+        raise InvalidArgumentError(f"ids is a list of str; got the str {ids!r}: write [{ids!r}]")
+    ids = list(ids)
+    if wrong := [id for id in ids if not isinstance(id, str)]:
+        raise InvalidArgumentError(f"ids is a list of str; got {wrong[0]!r} among them")
+    return ids
+
+
 def clean_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata as it is stored: without the keys whose value is None."""
     return {key: list(value) if isinstance(value, list) else value for key, value in metadata.items() if value is not None}

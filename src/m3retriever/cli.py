@@ -106,7 +106,7 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
-    from m3retriever.index import Added
+    from m3retriever.ingest import Added
     from m3retriever.io import read_documents
 
     bad: list[str] = []

@@ -69,7 +69,7 @@ class Explanation:
         if self.stage == "hit":
             return f"it is hit number {self.rank}"
         if self.stage == "filtered out":
-            return "its metadata does not pass the filter"
+            return "it does not pass the filter"
         if self.stage == "not a candidate":
             return (
                 "neither the dense nor the sparse search found it: raise the profile's depth, or search for words it contains"
@@ -101,7 +101,7 @@ def explain(
     rows = top_k(candidates, fused, len(candidates))
     eligible = ranking.eligible(candidates, fused, rows)
     stage: Stage = "hit"
-    if not matches(where, document.metadata):
+    if not matches(where, document):
         stage = "filtered out"
     elif row is None:
         stage = "not a candidate"

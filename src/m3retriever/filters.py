@@ -1,21 +1,31 @@
-"""Chroma's filter language, `where`, as a function of one document's metadata.
+"""The filter language, `where`, as a function of one document.
 
-MemoryStore filters with it; the index checks every hit with it once more, so that a document whose
-metadata changed while a search ran cannot slip through. Tested against Chroma itself, operator by
-operator.
+It is Chroma's, in its widest form: conditions on metadata keys, on the text (`#document`) and on the id
+(`#id`), joined by $and and $or, with a few conditions more that Chroma lacks: $not, $text_match,
+$text_match_insensitive, $empty, and $gt to $lte between strings. Chroma's `where_document` is the part
+about the text, written without its key (`about_text`).
+
+MemoryStore filters with `matches`; the index checks every hit with it once more, so that a document that
+changed while a search ran cannot slip through. Tested against Chroma itself, operator by operator.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from m3retriever.checks import INT64, RESERVED_KEY
 from m3retriever.errors import InvalidFilterError
+from m3retriever.types import Document, Where
 
-OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$not_contains")
+CHROMA_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$not_contains")
+OPERATORS = (*CHROMA_OPERATORS, "$text_match", "$text_match_insensitive", "$empty")
+TEXT_OPERATORS = ("$contains", "$not_contains", "$regex", "$not_regex")
+ID_OPERATORS = ("$eq", "$ne", "$in", "$nin")
 JOINS = ("$and", "$or")
+TEXT, ID = "#document", "#id"  # Chroma's own names for what is not metadata
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": lambda value, operand: value > operand,
     "$gte": lambda value, operand: value >= operand,
@@ -24,8 +34,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def check_where(where: Mapping[str, Any] | None) -> None:
-    """Raise InvalidFilterError, saying where and why, for what is not Chroma's filter language.
+def check_where(where: Where | None) -> None:
+    """Raise InvalidFilterError, saying where and why, for what is not in the filter language.
 
     None means no filter. An empty mapping is refused: it is more often a filter that was forgotten.
     """
@@ -37,93 +47,113 @@ def check_where(where: Mapping[str, Any] | None) -> None:
         )
     [(key, condition)] = where.items()
     if key in JOINS:
-        if not isinstance(condition, Sequence) or isinstance(condition, str) or len(condition) < 2:
-            raise InvalidFilterError(f"{key} takes a list of at least two filters; got {condition!r}")
-        for part in condition:
-            if part is None:
-                raise InvalidFilterError(f"{key} takes filters; got None among them")
-            check_where(part)
+        _check_join(key, condition)
+    elif key == "$not":
+        if condition is None:
+            raise InvalidFilterError("$not takes a filter; got None")
+        check_where(condition)
+    elif key in (TEXT, ID):
+        _check_special(key, *operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS))
     elif not isinstance(key, str) or key.startswith(("#", "$")) or key == RESERVED_KEY:
-        raise InvalidFilterError(f"where takes a metadata key, $and or $or; got {key!r}")
+        raise InvalidFilterError(f"where takes a metadata key, {TEXT}, {ID}, $and, $or or $not; got {key!r}")
     else:
-        operator, operand = _condition(condition)
-        _check_operand(key, operator, operand)
+        _check_operand(key, *operation(condition))
 
 
-def matches(where: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> bool:
-    """Whether a document with this metadata passes the filter.
+def matches(where: Where | None, document: Document) -> bool:
+    """Whether a document passes the filter.
 
-    A missing key fails every condition but $ne, $nin and $not_contains. Types are kept apart (a bool
-    is no number, a str is neither), except that an int and a float compare by value; inside a list
-    ($contains) they do not.
+    A missing key fails every condition but $ne, $nin, $not_contains and $empty. Types are kept apart (a
+    bool is no number, a str is neither), except that an int and a float compare by value; inside a list
+    ($contains) they do not. Regular expressions are searched for with Python's `re`.
     """
     if where is None:
         return True
     [(key, condition)] = where.items()
     if key in JOINS:
-        return (all if key == "$and" else any)(matches(part, metadata) for part in condition)
-    operator, operand = _condition(condition)
-    return _holds(metadata.get(key), operator, operand)
+        return (all if key == "$and" else any)(matches(part, document) for part in condition)
+    if key == "$not":
+        return not matches(condition, document)
+    if key == TEXT:
+        return _text_holds(document.text, *operation(condition, TEXT_OPERATORS))
+    if key == ID:
+        return _holds(document.id, *operation(condition, ID_OPERATORS))
+    return _holds(document.metadata.get(key), *operation(condition))
 
 
-def for_chroma(where: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The same filter, written so that Chroma answers it as `matches` does.
-
-    Chroma 1.5 compares a stored int with a float operand by cutting off the operand's fraction, so
-    that `{"price": {"$lt": 2.5}}` loses a price of 2 and `{"$eq": 2.5}` finds it. Conditions with such
-    an operand get a second condition that puts the whole number in question right.
-    """
-    if where is None:
+def about_text(where_document: Where | None) -> Where | None:
+    """Chroma's `where_document`, such as {"$contains": "tax"}, as a `where`; checked."""
+    if where_document is None:
         return None
-    [(key, condition)] = where.items()
-    if key in JOINS:
-        return {key: [for_chroma(part) for part in condition]}
-    operator, operand = _condition(condition)
-    if operator in ("$in", "$nin"):
-        parts = [_exact(key, "$eq" if operator == "$in" else "$ne", value) for value in operand]
-        if any(set(part) & set(JOINS) for part in parts):
-            return _join("$or" if operator == "$in" else "$and", parts)
-        return {key: {operator: list(operand)}}
-    return _exact(key, operator, operand)
+    if not isinstance(where_document, Mapping) or len(where_document) != 1:
+        raise InvalidFilterError(
+            f"where_document must be a mapping with exactly one of {', '.join(TEXT_OPERATORS)}, $and, $or; "
+            f"got {where_document!r}; for no filter pass None"
+        )
+    [(key, condition)] = where_document.items()
+    if key in JOINS and isinstance(condition, list | tuple):
+        where: Where = {key: [about_text(part) for part in condition]}
+    else:
+        where = {key: condition} if key in JOINS else {TEXT: dict(where_document)}
+    check_where(where)
+    return where
 
 
-def _exact(key: str, operator: str, operand: Any) -> dict[str, Any]:
-    plain = {key: {operator: operand}}
-    if not isinstance(operand, float) or operand.is_integer() or operator.endswith("contains"):
-        return plain
-    cut = math.trunc(operand)
-    misses = {"$ne", "$lt" if operand > 0 else "$gt"}
-    adds = {"$eq", "$gte" if operand > 0 else "$lte"}
-    if operator in misses:
-        return _join("$or", [plain, {key: {"$eq": cut}}])
-    if operator in adds:
-        return _join("$and", [plain, {key: {"$ne": cut}}])
-    return plain
+def both(*filters: Where | None) -> Where | None:
+    """The filter that all of these make together; None where there is none among them."""
+    given = [where for where in filters if where is not None]
+    return given[0] if len(given) == 1 else {"$and": given} if given else None
 
 
-def _join(operator: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return parts[0] if len(parts) == 1 else {operator: parts}
-
-
-def _condition(condition: Any) -> tuple[str, Any]:
+def operation(condition: Any, allowed: Sequence[str] = OPERATORS) -> tuple[str, Any]:
+    """Operator and operand of one condition; a plain value is compared with $eq."""
     if not isinstance(condition, Mapping):
         return "$eq", condition
-    if len(condition) != 1 or next(iter(condition)) not in OPERATORS:
-        raise InvalidFilterError(f"a condition takes exactly one of {', '.join(OPERATORS)}; got {dict(condition)!r}")
+    if len(condition) != 1 or next(iter(condition)) not in allowed:
+        raise InvalidFilterError(f"a condition takes exactly one of {', '.join(allowed)}; got {dict(condition)!r}")
     [(operator, operand)] = condition.items()
     return operator, operand
 
 
+def _check_join(key: str, parts: Any) -> None:
+    if not isinstance(parts, list | tuple) or len(parts) < 2:
+        raise InvalidFilterError(f"{key} takes a list of at least two filters; got {parts!r}")
+    for part in parts:
+        if part is None:
+            raise InvalidFilterError(f"{key} takes filters; got None among them")
+        check_where(part)
+
+
+def _check_special(key: str, operator: str, operand: Any) -> None:
+    """Conditions on the text take a non-empty str, on the id a str or a list of them."""
+    if key == TEXT and operator not in TEXT_OPERATORS:
+        raise InvalidFilterError(f"a condition on {TEXT} takes one of {', '.join(TEXT_OPERATORS)}; got {operand!r}")
+    values = operand if operator in ("$in", "$nin") else [operand]
+    if not isinstance(values, list | tuple) or not values or not all(isinstance(value, str) and value for value in values):
+        raise InvalidFilterError(f"{operator} on {key} takes non-empty text; got {operand!r}")
+    for value in values:
+        _check_scalar(key, value)
+    if operator.endswith("regex"):
+        try:
+            re.compile(operand)
+        except re.error as error:
+            raise InvalidFilterError(f"{operator} takes a regular expression; got {operand!r}: {error}") from None
+
+
 def _check_operand(key: str, operator: str, operand: Any) -> None:
     if operator in _COMPARE:
-        if not _is_number(operand):
-            raise InvalidFilterError(f"{operator} on {key!r} takes an int or a float; got {operand!r}")
+        if not _is_number(operand) and not isinstance(operand, str):
+            raise InvalidFilterError(f"{operator} on {key!r} takes an int, a float or a str; got {operand!r}")
         _check_scalar(key, operand)
     elif operator in ("$in", "$nin"):
         if not isinstance(operand, list | tuple) or not operand or len({type(value) for value in operand}) != 1:
             raise InvalidFilterError(f"{operator} on {key!r} takes a non-empty list of one type; got {operand!r}")
         for value in operand:
             _check_scalar(key, value)
+    elif operator in ("$text_match", "$text_match_insensitive") and not isinstance(operand, str):
+        raise InvalidFilterError(f"{operator} on {key!r} takes a str; got {operand!r}")
+    elif operator == "$empty" and not isinstance(operand, bool):
+        raise InvalidFilterError(f"$empty on {key!r} takes true or false; got {operand!r}")
     else:
         _check_scalar(key, operand)
 
@@ -139,12 +169,23 @@ def _check_scalar(key: str, value: Any) -> None:
         raise InvalidFilterError(f"a filter on {key!r} takes text; got {value!r}, which holds a lone surrogate")
 
 
+def _text_holds(text: str, operator: str, operand: str) -> bool:
+    found = operand in text if operator.endswith("contains") else re.search(operand, text) is not None
+    return found != operator.startswith("$not")
+
+
 def _holds(value: Any, operator: str, operand: Any) -> bool:
     if operator in _COMPARE:
-        return any(_is_number(one) and _COMPARE[operator](one, operand) for one in _values(value))
+        return any(_comparable(one, operand) and _COMPARE[operator](one, operand) for one in _values(value))
     if operator in ("$contains", "$not_contains"):
         found = isinstance(value, list | tuple) and any(_same(one, operand) for one in value)
         return found == (operator == "$contains")
+    if operator == "$empty":
+        return (value is None or value in ("", [])) is operand
+    if operator == "$text_match":
+        return isinstance(value, str) and operand in value
+    if operator == "$text_match_insensitive":
+        return isinstance(value, str) and operand.lower() in value.lower()
     wanted = operand if operator in ("$in", "$nin") else [operand]
     found = any(_equal(one, other) for one in _values(value) for other in wanted)
     return found == (operator in ("$eq", "$in"))
@@ -156,6 +197,10 @@ def _values(value: Any) -> Sequence[Any]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _comparable(value: Any, operand: Any) -> bool:
+    return (_is_number(value) and _is_number(operand)) or (isinstance(value, str) and isinstance(operand, str))
 
 
 def _equal(value: Any, operand: Any) -> bool:

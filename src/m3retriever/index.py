@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
-from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidArgumentError, ProfileError, UnknownDocumentError
+from m3retriever.checks import check_documents, check_k, listed_ids
+from m3retriever.diversity import mmr, on_the_scale_of
+from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
 from m3retriever.explanation import Explanation, SharedToken, explain
-from m3retriever.filters import check_where, matches
-from m3retriever.fusion import fusion_named, mode_ranks, top_k
-from m3retriever.profile import load_profile
+from m3retriever.filters import about_text, both, check_where, matches
+from m3retriever.fusion import mode_ranks, top_k
+from m3retriever.ingest import Added, batches, same
+from m3retriever.profile import as_profile, check_profile
 from m3retriever.ranking import Ranking, SearchMode, WeightsLike
 from m3retriever.types import (
     MODES,
@@ -24,8 +26,10 @@ from m3retriever.types import (
     BindsModel,
     Document,
     Encoder,
+    FloatArray,
     Hit,
     HoldsVectors,
+    ListsIds,
     M3Vectors,
     ModeScores,
     Profile,
@@ -33,21 +37,6 @@ from m3retriever.types import (
     Tokenizes,
     Where,
 )
-
-BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
-BATCH_CHARACTERS = 400_000  # and their texts: about 100,000 tokens, whose vectors take 400 MB at d = 1024
-
-
-@dataclass(frozen=True)
-class Added:
-    """What `add` did: how many documents were new, replaced an older one, or were there already."""
-
-    new: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-
-    def __add__(self, other: Added) -> Added:
-        return Added(self.new + other.new, self.replaced + other.replaced, self.unchanged + other.unchanged)
 
 
 class M3Index:
@@ -68,11 +57,7 @@ class M3Index:
     def __init__(self, encoder: Encoder, store: Store, profile: Profile | None = None) -> None:
         self.encoder, self.store = encoder, store
         self.profile = profile if profile is not None else Profile()
-        if self.profile.model not in (None, encoder.name):
-            raise ProfileError(
-                f"the profile was fitted on {self.profile.model!r}, not on {encoder.name!r}: fit it again for this model"
-            )
-        fusion_named(self.profile.fusion)  # a wrong name is said here, not at the first search
+        check_profile(self.profile, encoder.name)
         if isinstance(store, BindsModel):
             store.bind(encoder.name, encoder.dim)
         if isinstance(store, Adopts):
@@ -99,7 +84,8 @@ class M3Index:
         collection
             The Chroma collection; default: "m3retriever".
         profile
-            A Profile or a TOML file; default: `profile.toml` in the folder where there is one.
+            A Profile, a TOML file or the name of a preset; default: `profile.toml` in the folder where
+            there is one.
         """
         if not str(path):
             raise InvalidArgumentError("path must name a folder; got ''")
@@ -116,7 +102,7 @@ class M3Index:
                 source = store.settings()["source"] or DEFAULT_MODEL
                 encoder = load_encoder(source)
             store.source = source
-            return cls(encoder, store, _profile(profile, Path(path)))
+            return cls(encoder, store, _profile_of(profile, Path(path)))
         except BaseException:
             store.close()
             raise
@@ -134,23 +120,29 @@ class M3Index:
         documents = list(documents)
         check_documents(documents)
         done = Added()
-        for batch in _batches(documents):
+        for batch in batches(documents):
             done += self._add(batch, progress=progress)
         return done
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove documents; UnknownDocumentError, before any is removed, where an id is not here."""
-        self.store.delete(_ids(ids))
+        self.store.delete(listed_ids(ids))
+
+    def ids(self, where: Where | None = None, *, where_document: Where | None = None) -> list[str]:
+        """Ids of the documents that pass the filters, all of them without one, ascending."""
+        if not isinstance(self.store, ListsIds):
+            raise InvalidArgumentError(f"{type(self.store).__name__} does not list its ids")
+        return self.store.ids(_where(where, where_document))
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """Documents by id, in this order; UnknownDocumentError where an id is not here."""
-        return self.store.get(_ids(ids))
+        return self.store.get(listed_ids(ids))
 
     def vectors(self, ids: Sequence[str]) -> M3Vectors:
         """The stored vectors of documents, in this order."""
         if not isinstance(self.store, HoldsVectors):
             raise InvalidArgumentError(f"{type(self.store).__name__} does not give back vectors")
-        return self.store.vectors(_ids(ids))
+        return self.store.vectors(listed_ids(ids))
 
     def __len__(self) -> int:
         return len(self.store)
@@ -166,6 +158,8 @@ class M3Index:
         weights: WeightsLike | None = None,
         threshold: float | Literal["profile"] | None = None,
         where: Where | None = None,
+        where_document: Where | None = None,
+        profile: Profile | str | Path | None = None,
     ) -> list[Hit]:
         """The k best documents for a query, best first; fewer where fewer match.
 
@@ -182,9 +176,22 @@ class M3Index:
             The lowest score that counts, on the scale of the score that ranks; "profile" takes the
             profile's. Default: none.
         where
-            Chroma's filter language over metadata, such as {"lang": "en"}.
+            Chroma's filter language over metadata, such as {"lang": "en"}; more in `filters`.
+        where_document
+            Chroma's filter language over the text, such as {"$contains": "tax"}.
+        profile
+            Instead of the index's own, for this call: a Profile, a TOML file or the name of a preset.
         """
-        [hits] = self.search_many([query], k, mode=mode, weights=weights, threshold=threshold, where=where)
+        [hits] = self.search_many(
+            [query],
+            k,
+            mode=mode,
+            weights=weights,
+            threshold=threshold,
+            where=where,
+            where_document=where_document,
+            profile=profile,
+        )
         return hits
 
     def search_many(
@@ -196,26 +203,84 @@ class M3Index:
         weights: WeightsLike | None = None,
         threshold: float | Literal["profile"] | None = None,
         where: Where | None = None,
+        where_document: Where | None = None,
+        profile: Profile | str | Path | None = None,
     ) -> list[list[Hit]]:
         """`search` for several queries, which are encoded together."""
-        _check_k(k)
-        ranking = Ranking.of(self.profile, mode, weights, threshold)
-        check_where(where)
-        depth = max(self.profile.depth, k)
+        check_k(k)
+        chosen = self._chosen(profile)
+        ranking = Ranking.of(chosen, mode, weights, threshold)
+        where = _where(where, where_document)
         vectors = self._encode_queries(queries)
+        return [self._search(row, ranking, k, depth=max(chosen.depth, k), where=where) for row in vectors]
+
+    def search_diverse(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        among: int = 50,
+        balance: float = 0.5,
+        **settings: Any,
+    ) -> list[Hit]:
+        """k hits that are relevant and unlike each other, in the order picked; see `diversity.mmr`.
+
+        Parameters
+        ----------
+        among
+            How many of the best hits to pick from; at least k are.
+        balance
+            In [0, 1]: 1 takes the best hits, 0 only avoids what is alike.
+        settings
+            Those of `search`: the picking starts from its hits. Likeness is the cosine of dense vectors.
+        """
+        hits = self.search(query, max(k, among), **settings)
+        check_k(k)
+        if not hits:
+            return []
+        scores = on_the_scale_of(np.array([hit.score for hit in hits]), np.array([hit.scores["dense"] for hit in hits]))
+        dense = self.vectors([hit.document.id for hit in hits]).dense
+        return [hits[row] for row in mmr(scores, dense, k, balance=balance)]
+
+    def search_by_vector(
+        self,
+        vector: Sequence[float] | FloatArray,
+        k: int = 10,
+        *,
+        threshold: float | None = None,
+        where: Where | None = None,
+        where_document: Where | None = None,
+    ) -> list[Hit]:
+        """The k documents whose dense vectors are nearest to one, (d,), of this index's model.
+
+        A dense vector says nothing of tokens: the hits have a dense score and no other.
+        """
+        check_k(k)
+        ranking = Ranking.of(self.profile, "dense", None, threshold)
+        hits = self._search(_dense_query(vector), ranking, k, depth=k, where=_where(where, where_document))
         return [
-            self._hits(self.store.search(vectors[row], depth=depth, where=where), ranking, k, where)
-            for row in range(len(vectors))
+            replace(
+                hit, scores={"dense": hit.scores["dense"]}, ranks={"dense": hit.ranks["dense"]}, found_by=frozenset({"dense"})
+            )
+            for hit in hits
         ]
 
-    def score(self, query: str, *, ids: Sequence[str] | None = None, where: Where | None = None) -> ModeScores:
+    def score(
+        self,
+        query: str,
+        *,
+        ids: Sequence[str] | None = None,
+        where: Where | None = None,
+        where_document: Where | None = None,
+    ) -> ModeScores:
         """Raw scores in every mode, before any weight: of the candidates, or of the documents with these ids.
 
         This is what tuning, calibration and the inspector work on: score once, then move weights for free.
         """
+        where = _where(where, where_document)
         vectors = self._encode_queries([query])
         if ids is not None:
-            return self.store.score(vectors, _ids(ids))
+            return self.store.score(vectors, listed_ids(ids))
         return self.store.search(vectors, depth=self.profile.depth, where=where)
 
     def explain(
@@ -228,16 +293,19 @@ class M3Index:
         weights: WeightsLike | None = None,
         threshold: float | Literal["profile"] | None = None,
         where: Where | None = None,
+        where_document: Where | None = None,
+        profile: Profile | str | Path | None = None,
     ) -> Explanation:
         """Why a document has the place it has, or which stage cut it. Takes what `search` takes."""
-        _check_k(k)
-        ranking = Ranking.of(self.profile, mode, weights, threshold)
-        check_where(where)
+        check_k(k)
+        chosen = self._chosen(profile)
+        ranking = Ranking.of(chosen, mode, weights, threshold)
+        where = _where(where, where_document)
         document = next(iter(self.get([id])), None)
         if document is None:
             raise UnknownDocumentError([id], asked=1)
         vectors = self._encode_queries([query])
-        candidates = self.store.search(vectors, depth=max(self.profile.depth, k), where=where)
+        candidates = self.store.search(vectors, depth=max(chosen.depth, k), where=where)
         return explain(
             query,
             document,
@@ -283,6 +351,18 @@ class M3Index:
         """`search_many`, in a thread; takes its keyword arguments."""
         return await asyncio.to_thread(self.search_many, queries, k, **settings)
 
+    async def aids(self, where: Where | None = None, *, where_document: Where | None = None) -> list[str]:
+        """`ids`, in a thread."""
+        return await asyncio.to_thread(self.ids, where, where_document=where_document)
+
+    async def asearch_diverse(self, query: str, k: int = 10, **settings: Any) -> list[Hit]:
+        """`search_diverse`, in a thread; takes its keyword arguments."""
+        return await asyncio.to_thread(self.search_diverse, query, k, **settings)
+
+    async def asearch_by_vector(self, vector: Sequence[float] | FloatArray, k: int = 10, **settings: Any) -> list[Hit]:
+        """`search_by_vector`, in a thread; takes its keyword arguments."""
+        return await asyncio.to_thread(self.search_by_vector, vector, k, **settings)
+
     async def ascore(self, query: str, **settings: Any) -> ModeScores:
         """`score`, in a thread; takes its keyword arguments."""
         return await asyncio.to_thread(self.score, query, **settings)
@@ -295,7 +375,7 @@ class M3Index:
 
     def _add(self, documents: Sequence[Document], *, progress: bool) -> Added:
         held = self._held([document.id for document in documents])
-        changed = [document for document in documents if not _same(document, held.get(document.id))]
+        changed = [document for document in documents if not same(document, held.get(document.id))]
         if changed:
             texts = [document.text for document in changed]
             self.store.add(changed, self.encoder.encode_documents(texts, progress=progress))
@@ -319,7 +399,16 @@ class M3Index:
             raise InvalidArgumentError(f"a query is a str; got {queries!r}")
         return self.encoder.encode_queries([query.encode("utf-8", "replace").decode() for query in queries])
 
-    def _hits(self, scores: ModeScores, ranking: Ranking, k: int, where: Where | None) -> list[Hit]:
+    def _chosen(self, profile: Profile | str | Path | None) -> Profile:
+        """The profile of one call."""
+        if profile is None:
+            return self.profile
+        chosen = as_profile(profile)
+        check_profile(chosen, self.encoder.name)
+        return chosen
+
+    def _search(self, query: M3Vectors, ranking: Ranking, k: int, *, depth: int, where: Where | None) -> list[Hit]:
+        scores = self.store.search(query, depth=depth, where=where)
         fused = ranking.fuse(scores)
         rows = ranking.eligible(scores, fused, top_k(scores, fused, len(scores)))
         ranks = mode_ranks(scores)
@@ -329,7 +418,7 @@ class M3Index:
             held = self._held([scores.ids[row] for row in batch])
             for row in batch:
                 document = held.get(scores.ids[row])
-                if document is not None and matches(where, document.metadata):
+                if document is not None and matches(where, document):
                     place = {mode: ranks[mode][row] for mode in MODES}
                     hits.append(Hit(document, float(fused[row]), scores.of(row), place, scores.found_by[row]))
             if len(hits) >= k:
@@ -351,44 +440,28 @@ class M3Index:
         return tuple(sorted(shared, key=lambda token: -token.product))
 
 
-def _profile(given: Profile | str | Path | None, folder: Path) -> Profile:
-    if isinstance(given, Profile):
-        return given
-    if given is not None:
-        return load_profile(given)
+def _profile_of(given: Profile | str | Path | None, folder: Path) -> Profile:
     own = folder / "profile.toml"
-    return load_profile(own) if own.is_file() else Profile()
+    if given is None and not own.is_file():
+        return Profile()
+    return as_profile(own if given is None else given)
 
 
-def _same(document: Document, held: Document | None) -> bool:
-    if held is None or document.text != held.text:
-        return False
-    stored = {key: value for key, value in document.metadata.items() if value is not None}
-    kept = dict(held.metadata)
-    return stored == kept and all(type(stored[key]) is type(kept[key]) for key in stored)
+def _where(where: Where | None, where_document: Where | None) -> Where | None:
+    """Both filters as one, checked."""
+    check_where(where)
+    return both(where, about_text(where_document))
 
 
-def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
-    """Runs of documents, at least one each, within BATCH documents and BATCH_CHARACTERS characters."""
-    start, characters = 0, 0
-    for place, document in enumerate(documents):
-        characters += len(document.text)
-        if place > start and (place - start >= BATCH or characters > BATCH_CHARACTERS):
-            yield documents[start:place]
-            start, characters = place, len(document.text)
-    if documents:
-        yield documents[start:]
+def _dense_only(hit: Hit) -> Hit:
+    scores, ranks = {"dense": hit.scores["dense"]}, {"dense": hit.ranks["dense"]}
+    return replace(hit, scores=scores, ranks=ranks, found_by=frozenset({"dense"}))
 
 
-def _ids(ids: Sequence[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise InvalidArgumentError(f"ids is a list of str; got the str {ids!r}: write [{ids!r}]")
-    ids = list(ids)
-    if wrong := [id for id in ids if not isinstance(id, str)]:
-        raise InvalidArgumentError(f"ids is a list of str; got {wrong[0]!r} among them")
-    return ids
-
-
-def _check_k(k: int) -> None:
-    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise InvalidArgumentError(f"k must be an integer >= 1; got {k!r}")
+def _dense_query(vector: Sequence[float] | FloatArray) -> M3Vectors:
+    """A query that has a dense vector and nothing else; brought to norm 1, as BGE-M3's are."""
+    dense = np.asarray(vector, np.float32)
+    norm = float(np.linalg.norm(dense)) if dense.ndim == 1 else 0.0
+    if not np.isfinite(norm) or norm == 0:
+        raise InvalidArgumentError(f"a query vector is one row of finite numbers, not all 0; got shape {dense.shape}")
+    return M3Vectors.from_rows((dense / norm)[None], [{}], [np.empty((0, len(dense)), np.float32)])

@@ -45,6 +45,24 @@ def load_profile(path: str | Path) -> Profile:
         raise ProfileError(f"{path}: {error}") from error
 
 
+def as_profile(given: Profile | str | Path) -> Profile:
+    """A Profile as it is, a preset by its name, a file by its path; the weights of a preset fit any model."""
+    if isinstance(given, Profile):
+        return given
+    if isinstance(given, str) and given in PRESETS:
+        return Profile(weights=PRESETS[given])
+    if not isinstance(given, str | Path) or not str(given):
+        raise ProfileError(f"a profile is a Profile, a TOML file or one of {', '.join(PRESETS)}; got {given!r}")
+    return load_profile(given)
+
+
+def check_profile(profile: Profile, model: str) -> None:
+    """Refuse a profile whose fusion does not exist, or that was fitted on another model."""
+    fusion_named(profile.fusion)
+    if profile.model not in (None, model):
+        raise ProfileError(f"the profile was fitted on {profile.model!r}, not on {model!r}: fit it again for this model")
+
+
 def save_profile(profile: Profile, path: str | Path) -> None:
     """Write a profile as TOML; the file is replaced in one step, so a reader never sees half of it."""
     import tomli_w

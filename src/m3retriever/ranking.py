@@ -60,3 +60,16 @@ class Ranking:
         if self.fusion != "weighted_sum":
             return {}
         return dict(zip(MODES, contributions(scores, self.weights)[0].tolist(), strict=True))
+
+    def relevance(self, scores: Mapping[Mode, float]) -> float:
+        """How alike query and document are, in [0, 1]: the mode's own score, or in hybrid mode the weighted mean.
+
+        A similarity, not a probability: on BGE-M3's scale unrelated texts have about 0.2 to 0.4, and sparse
+        scores above 0.3 are high. A rank fusion knows no such number, so the weighted mean stands in for it.
+        """
+        if self.mode == "hybrid":
+            weights = self.weights.normalized()
+            value = sum(weight * scores[mode] for mode, weight in zip(MODES, weights, strict=True))
+        else:
+            value = scores[self.mode]
+        return min(max(float(value), 0.0), 1.0)

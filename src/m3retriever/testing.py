@@ -12,7 +12,7 @@ import numpy as np
 from m3retriever.encoders.hashing import HashingEncoder
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, M3RetrieverError, UnknownDocumentError
 from m3retriever.stores.memory import MemoryStore
-from m3retriever.types import MODES, Document, Encoder, ModeScores, Store, Tokenizes, Where
+from m3retriever.types import MODES, Document, Encoder, ListsIds, ModeScores, Store, Tokenizes, Where
 
 TEXTS = ["the red fox", "a blue whale", "red red wine", "", "狐 и лиса", "one two three four five six seven eight"]
 TOKEN_TOLERANCE = 2e-3  # a store may keep token vectors as int8 codes: at 256 dimensions off by less than this
@@ -25,6 +25,12 @@ FILTERS: tuple[Where | None, ...] = (
     {"$and": [{"page": {"$lt": 40}}, {"color": "red"}]},
     {"$or": [{"page": 1}, {"tags": {"$contains": "b"}}]},
     {"color": "none has it"},
+    {"color": {"$text_match_insensitive": "RE"}},
+    {"tags": {"$empty": True}},
+    {"$not": {"page": {"$gt": 9}}},
+    {"#document": {"$contains": "w1 w"}},
+    {"$and": [{"#document": {"$not_regex": "w[23]$"}}, {"$not": {"color": "red"}}]},
+    {"$or": [{"#id": {"$in": ["none has it"]}}, {"color": {"$gt": "blue"}}]},
 )
 
 
@@ -114,6 +120,7 @@ def _check_searches(make_store: Callable[[], Store]) -> None:
             for depth in (3, 1000):
                 _same_scores(store.search(query, depth=depth, where=where), exact.search(query, depth=depth, where=where))
         ids = _held(exact, documents)
+        _require(not isinstance(store, ListsIds) or store.ids() == sorted(ids), "ids lists what the store holds, ascending")
         _same_scores(store.score(query, ids), exact.score(query, ids))
     store.close()
 

@@ -244,6 +244,13 @@ class HoldsVectors(Protocol):
 
 
 @runtime_checkable
+class ListsIds(Protocol):
+    """A store that can say which documents pass a filter, all of them without one: ids, ascending."""
+
+    def ids(self, where: Where | None = None) -> list[str]: ...
+
+
+@runtime_checkable
 class Adopts(Protocol):
     """A store whose documents may come from elsewhere and then lack vectors, until it adopts them."""
 

@@ -6,7 +6,8 @@ Chroma says which documents exist and what their texts are; the payload follows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -113,10 +114,22 @@ def documents(connection: Connection, ids: Sequence[str]) -> dict[str, Document]
     unique = list(dict.fromkeys(ids))
     for start in range(0, len(unique), PAGE):
         got = connection.get(ids=unique[start : start + PAGE], include=["documents", "metadatas"])
-        for id, text, metadata in zip(got["ids"], got["documents"], got["metadatas"], strict=True):
-            in_order = dict(sorted((metadata or {}).items()))  # Chroma's order of keys changes from call to call
-            found[id] = Document(id, text or "", in_order)
+        found |= {document.id: document for document in _as_documents(got)}
     return found
+
+
+def all_documents(connection: Connection, **narrowed: Any) -> Iterator[list[Document]]:
+    """All that Chroma holds, or what passes `where` and `where_document`, a page at a time."""
+    start = 0
+    while page := _as_documents(connection.get(**narrowed, limit=PAGE, offset=start, include=["documents", "metadatas"])):
+        yield page
+        start += len(page)
+
+
+def _as_documents(got: Mapping[str, Any]) -> list[Document]:
+    columns = zip(got["ids"], got["documents"], got["metadatas"], strict=True)
+    # sorted, for Chroma's order of keys changes from call to call
+    return [Document(id, text or "", dict(sorted((metadata or {}).items()))) for id, text, metadata in columns]
 
 
 def _texts(connection: Connection, ids: Sequence[str]) -> dict[str, str | None]:

@@ -21,15 +21,14 @@ import numpy as np
 
 from m3retriever.checks import check_depth, check_documents, check_query, check_vectors, clean_metadata
 from m3retriever.errors import EncoderMismatchError, StoreError, StoreLockedError, UnknownDocumentError
-from m3retriever.filters import check_where, for_chroma
-from m3retriever.kernels import maxsim_int8
-from m3retriever.scoring import dense_score, sparse_scores
+from m3retriever.filters import check_where
 from m3retriever.stores import agreement
-from m3retriever.stores.candidates import best, union
+from m3retriever.stores.allowed import AllowedSlots
+from m3retriever.stores.candidates import union
 from m3retriever.stores.connection import Connection, collection_name, collections_in
+from m3retriever.stores.legs import exact_dense_leg, hnsw_dense_leg, scores_in_every_mode, sparse_leg
 from m3retriever.stores.lock import WriterLock
 from m3retriever.stores.payload import Payload, open_payload, release_payload, text_hash
-from m3retriever.stores.snapshot import sparse_columns, token_blocks, token_columns
 from m3retriever.types import Document, ModeScores, Where
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXACT_VALUES = 1 << 25  # dense values that an exact scan reads in about 20 ms: 32k documents at d = 1024
-FILTERS_KEPT = 64
 ADOPTED_AT_ONCE = 256  # documents of another client encoded at a time
-SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to the query's length and the largest score
 
 
 class ChromaStore:
@@ -82,7 +79,6 @@ class ChromaStore:
     ) -> None:
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
-        self._filters: dict[tuple[str, int], np.ndarray] = {}
         self._pid = os.getpid()
         self._connection = Connection(collection, path=path, client=client, host=host, port=port)
         folder, temporary = self._connection.payload_folder(payload)
@@ -92,6 +88,7 @@ class ChromaStore:
         except BaseException:
             self._connection.close()
             raise
+        self._allowed = AllowedSlots(self._payload)
         rubbish = folder.parent if temporary else None
         self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish, self._pid)
         try:
@@ -111,6 +108,12 @@ class ChromaStore:
     def __len__(self) -> int:
         with self._reading() as snapshot:
             return len(snapshot)
+
+    def ids(self, where: Where | None = None) -> list[str]:
+        """Ids of the documents that pass the filter, all of them without one, ascending."""
+        check_where(where)
+        with self._reading() as snapshot:
+            return sorted(snapshot.ids(self._allowed.passing(where, snapshot, self._connection)))
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents, in this order; UnknownDocumentError names those that are not here."""
@@ -251,79 +254,30 @@ class ChromaStore:
         check_where(where)
         with self._reading() as snapshot:
             self._check_query(snapshot, query)
-            live = snapshot.live()
-            allowed = np.flatnonzero(live & self._allowed(where, snapshot, len(live)))
+            allowed = self._allowed.passing(where, snapshot, self._connection)
             if not len(allowed):
                 return ModeScores((), np.empty((0, 3), np.float32))
-            sparse = snapshot.sparse_scan(query, len(live))
-            matching = allowed[sparse[allowed] > 0]
             slots, found_by = union(
-                self._dense_leg(snapshot, query, allowed, depth, filtered=where is not None),
-                best(sparse[matching], matching, depth, snapshot.ids),
+                self._dense_leg(snapshot, query.dense[0], allowed, depth, filtered=where is not None),
+                sparse_leg(snapshot, query, allowed, depth),
             )
-            return ModeScores(tuple(snapshot.ids(slots)), self._values(snapshot, query, slots), found_by)
+            return ModeScores(tuple(snapshot.ids(slots)), scores_in_every_mode(snapshot, query, slots), found_by)
 
     def score(self, query: M3Vectors, ids: Sequence[str]) -> ModeScores:
         """Any documents' scores in every mode, found by a search or not."""
         with self._reading() as snapshot:
             self._check_query(snapshot, query)
-            slots = _known(snapshot, ids)
-            return ModeScores(tuple(ids), self._values(snapshot, query, slots))
+            return ModeScores(tuple(ids), scores_in_every_mode(snapshot, query, _known(snapshot, ids)))
 
-    def _values(self, snapshot: Snapshot, query: M3Vectors, slots: IntArray) -> FloatArray:
-        values = np.zeros((len(slots), 3), np.float32)
-        if len(slots):
-            values[:, 0] = dense_score(query.dense[0], snapshot.dense(slots))
-            blobs = snapshot.blobs(slots)
-            values[:, 1] = sparse_scores(query, *sparse_columns(blobs))
-            for block in token_blocks(blobs):
-                values[block, 2] = maxsim_int8(query.colbert, *token_columns(blobs[block], query.dim))
-        return values
-
-    def _dense_leg(self, snapshot: Snapshot, query: M3Vectors, allowed: IntArray, depth: int, *, filtered: bool) -> IntArray:
+    def _dense_leg(self, snapshot: Snapshot, vector: FloatArray, allowed: IntArray, depth: int, *, filtered: bool) -> IntArray:
         """The best slots by dense score: scanned exactly where that is cheap or needed, else through HNSW."""
-        vector = query.dense[0]
         stale = not self._connection.remote and snapshot.revision != self._hnsw_revision
-        if len(allowed) * query.dim <= EXACT_VALUES or filtered or stale or 2 * depth > self._ef_search():
-            allowed = self._scanned(snapshot, vector, allowed, depth)
-        else:
-            found = self._connection.nearest(vector, depth + depth // 2)  # some more, so that ties are decided by id
-            near = np.intersect1d(snapshot.slots(found), allowed)
-            if len(near) >= min(depth, len(allowed)):
-                return best(dense_score(vector, snapshot.dense(near)), near, depth, snapshot.ids)
-            allowed = self._scanned(snapshot, vector, allowed, depth)
-        return best(dense_score(vector, snapshot.dense(allowed)), allowed, depth, snapshot.ids)
-
-    def _scanned(self, snapshot: Snapshot, vector: FloatArray, allowed: IntArray, depth: int) -> IntArray:
-        """What could be among the best: the scan rounds in float32, the scores that decide do not."""
-        rough = snapshot.dense_scan(vector, allowed)
-        if len(allowed) <= depth:
-            return allowed
-        border = np.partition(rough, len(rough) - depth)[len(rough) - depth]
-        kept: IntArray = allowed[rough >= border - SCAN_ERROR * np.linalg.norm(vector) * max(1.0, np.abs(rough).max())]
-        return kept
+        if len(allowed) * len(vector) <= EXACT_VALUES or filtered or stale or 2 * depth > self._ef_search():
+            return exact_dense_leg(snapshot, vector, allowed, depth)
+        return hnsw_dense_leg(snapshot, vector, allowed, depth, self._connection.nearest)
 
     def _ef_search(self) -> int:
         return int((self._connection.collection.configuration_json.get("hnsw") or {}).get("ef_search") or 0)
-
-    def _allowed(self, where: Where | None, snapshot: Snapshot, size: int) -> np.ndarray:
-        """Which slots pass the filter: asked of Chroma once per filter and revision."""
-        if where is None:
-            return np.ones(size, bool)
-        asked = for_chroma(where)
-        key = repr(asked), snapshot.revision
-        if key in self._filters:
-            return self._filters[key]
-        found = self._connection.get(where=asked, include=[])["ids"]
-        mask = np.zeros(size, bool)
-        slots = snapshot.slots(found)
-        mask[slots[slots >= 0]] = True
-        with self._payload.read() as now:
-            if snapshot.settled and now.settled and now.revision == snapshot.revision:
-                while len(self._filters) >= FILTERS_KEPT:
-                    self._filters.pop(next(iter(self._filters)), None)
-                self._filters[key] = mask
-        return mask
 
     # -- writing, step by step -------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from m3retriever.errors import InvalidArgumentError, StoreError
+from m3retriever.errors import InvalidArgumentError, InvalidFilterError, StoreError
 from m3retriever.vectors import FloatArray
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class Connection:
         try:
             return getattr(self.collection, method)(**arguments)
         except Exception as error:  # Chroma's own errors, the network's, and its core's alike
+            if "Regex syntax" in str(error):
+                raise InvalidFilterError(f"Chroma does not take this regular expression: {error}") from error
             raise StoreError(f"Chroma failed to {method}: {type(error).__name__}: {error}") from error
 
     def renew(self) -> None:

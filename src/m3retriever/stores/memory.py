@@ -49,6 +49,12 @@ class MemoryStore:
                 self._rows.pop(id, None)
             self._table = None
 
+    def ids(self, where: Where | None = None) -> list[str]:
+        """Ids of the documents that pass the filter, all of them without one, ascending."""
+        check_where(where)
+        with self._lock:
+            return sorted(id for id, (document, _) in self._rows.items() if matches(where, document))
+
     def get(self, ids: Sequence[str]) -> list[Document]:
         with self._lock:
             return [_copy(document) for document, _ in self._known(ids)]
@@ -63,7 +69,7 @@ class MemoryStore:
         check_depth(depth)
         check_query(query, self._dim)
         documents, vectors = self._columns()
-        allowed = np.array([row for row, document in enumerate(documents) if matches(where, document.metadata)], np.int64)
+        allowed = np.array([row for row, document in enumerate(documents) if matches(where, document)], np.int64)
         if not len(allowed):
             return ModeScores((), np.empty((0, 3), np.float32))
 

@@ -190,10 +190,10 @@ class Snapshot:
             result[begin:end] = matrix[rows] @ query if len(rows) < CHUNK // 4 else (matrix @ query)[rows]
         return result
 
-    def sparse_scan(self, query: M3Vectors, size: int) -> FloatArray:
-        """`sparse_score` with every slot below `size`: (size,) float32; term at a time over the postings."""
-        total = np.zeros(size)
-        segments = -(-size // SEGMENT)
+    def sparse_scan(self, query: M3Vectors) -> FloatArray:
+        """`sparse_score` with every slot: float32, as long as `live`; term at a time over the postings."""
+        total = np.zeros(len(self.live()))
+        segments = -(-len(total) // SEGMENT)
         for token, weight in zip(query.sparse_ids.tolist(), query.sparse_weights.tolist(), strict=True):
             for segment in range(segments):
                 slots, weights = self._posting(posting_key(token, segment))

@@ -1,0 +1,143 @@
+"""A filter as Chroma understands it: what Chroma can answer it is asked, the rest is left to `matches`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m3retriever.filters import CHROMA_OPERATORS, ID, JOINS, TEXT, both, operation
+from m3retriever.types import Where
+
+_OPPOSITE = {"$eq": "$ne", "$in": "$nin", "$contains": "$not_contains", "$regex": "$not_regex"}
+_OPPOSITE |= {right: left for left, right in _OPPOSITE.items()}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to ask Chroma, so that every document that passes the filter is in the answer.
+
+    Attributes
+    ----------
+    where, where_document : Chroma's own arguments; None asks for all
+    ids : the only documents that can pass, where the filter names them
+    exact : whether all that Chroma answers (of `ids`) passes, so that nothing is left to check
+    """
+
+    where: dict[str, Any] | None
+    where_document: dict[str, Any] | None
+    ids: tuple[str, ...] | None
+    exact: bool
+
+
+def question(where: Where) -> Question:
+    """The parts of a filter, which is valid, that Chroma can answer: those that $and joins at the top."""
+    about_metadata, about_text, ids, exact = [], [], None, True
+    for part in _conjuncts(_without_not(where)):
+        keys = set(_keys(part))
+        if keys == {TEXT}:
+            about_text.append(_text_part(part))
+        elif keys == {ID} and (named := _named(part)) is not None:
+            ids = named if ids is None else tuple(id for id in ids if id in set(named))
+        elif None not in keys and not keys & {TEXT, ID}:
+            about_metadata.append(for_chroma(part))
+        else:
+            exact = False
+    return Question(_all(about_metadata), _all(about_text), ids, exact)
+
+
+def for_chroma(where: Where) -> dict[str, Any]:
+    """A filter of metadata conditions that Chroma has, written so that it answers as `matches` does.
+
+    Chroma 1.5 compares a stored int with a float operand by cutting off the operand's fraction, so
+    that `{"price": {"$lt": 2.5}}` loses a price of 2 and `{"$eq": 2.5}` finds it. Conditions with such
+    an operand get a second condition that puts the whole number in question right.
+    """
+    [(key, condition)] = where.items()
+    if key in JOINS:
+        return {key: [for_chroma(part) for part in condition]}
+    operator, operand = operation(condition)
+    if operator in ("$in", "$nin"):
+        parts = [_exact(key, "$eq" if operator == "$in" else "$ne", value) for value in operand]
+        if any(set(part) & set(JOINS) for part in parts):
+            return _join("$or" if operator == "$in" else "$and", parts)
+        return {key: {operator: list(operand)}}
+    return _exact(key, operator, operand)
+
+
+def _without_not(where: Where, *, negated: bool = False) -> Where:
+    """The same filter with every $not pushed inwards, as far as conditions have an opposite."""
+    [(key, condition)] = where.items()
+    if key == "$not":
+        return _without_not(condition, negated=not negated)
+    if key in JOINS:
+        other = "$or" if key == "$and" else "$and"
+        return {other if negated else key: [_without_not(part, negated=negated) for part in condition]}
+    if not negated:
+        return where
+    operator, operand = (next(iter(condition.items()))) if isinstance(condition, Mapping) else ("$eq", condition)
+    if operator in _OPPOSITE:
+        return {key: {_OPPOSITE[operator]: operand}}
+    return {key: {"$empty": not operand}} if operator == "$empty" else {"$not": where}
+
+
+def _conjuncts(where: Where) -> Iterator[Where]:
+    [(key, condition)] = where.items()
+    if key != "$and":
+        yield where
+    else:
+        for part in condition:
+            yield from _conjuncts(part)
+
+
+def _keys(where: Where) -> Iterator[str | None]:
+    """The keys a filter looks at; None among them for a condition that Chroma lacks."""
+    [(key, condition)] = where.items()
+    if key in JOINS:
+        for part in condition:
+            yield from _keys(part)
+    elif key in (TEXT, ID):
+        yield key
+    elif key == "$not":
+        yield None
+    else:
+        operator, operand = operation(condition)
+        compares_text = operator in ("$gt", "$gte", "$lt", "$lte") and isinstance(operand, str)
+        yield None if operator not in CHROMA_OPERATORS or compares_text else key
+
+
+def _text_part(where: Where) -> dict[str, Any]:
+    [(key, condition)] = where.items()
+    return {key: [_text_part(part) for part in condition]} if key in JOINS else dict(condition)
+
+
+def _named(where: Where) -> tuple[str, ...] | None:
+    """The ids that one condition names; None for a condition of another kind."""
+    if ID not in where:
+        return None
+    operator, operand = operation(where[ID])
+    return tuple(operand) if operator == "$in" else (operand,) if operator == "$eq" else None
+
+
+def _all(parts: list[dict[str, Any]]) -> dict[str, Any] | None:
+    joined = both(*parts)
+    return None if joined is None else dict(joined)
+
+
+def _exact(key: str, operator: str, operand: Any) -> dict[str, Any]:
+    plain = {key: {operator: operand}}
+    if not isinstance(operand, float) or operand.is_integer() or operator.endswith("contains"):
+        return plain
+    cut = math.trunc(operand)
+    misses = {"$ne", "$lt" if operand > 0 else "$gt"}
+    adds = {"$eq", "$gte" if operand > 0 else "$lte"}
+    if operator in misses:
+        return _join("$or", [plain, {key: {"$eq": cut}}])
+    if operator in adds:
+        return _join("$and", [plain, {key: {"$ne": cut}}])
+    return plain
+
+
+def _join(operator: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return parts[0] if len(parts) == 1 else {operator: parts}
