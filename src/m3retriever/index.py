@@ -31,6 +31,7 @@ from m3retriever.types import (
     HoldsVectors,
     ListsIds,
     M3Vectors,
+    Mode,
     ModeScores,
     Profile,
     Store,
@@ -454,8 +455,9 @@ def _where(where: Where | None, where_document: Where | None) -> Where | None:
 
 
 def _dense_only(hit: Hit) -> Hit:
-    scores, ranks = {"dense": hit.scores["dense"]}, {"dense": hit.ranks["dense"]}
-    return replace(hit, scores=scores, ranks=ranks, found_by=frozenset({"dense"}))
+    scores: dict[Mode, float] = {"dense": hit.scores["dense"]}
+    ranks: dict[Mode, int] = {"dense": hit.ranks["dense"]}
+    return replace(hit, scores=scores, ranks=ranks, found_by=frozenset(scores))
 
 
 def _dense_query(vector: Sequence[float] | FloatArray) -> M3Vectors:
