@@ -37,11 +37,11 @@ IN_OPEN_ONLY = {"encoders", "stores"}  # what M3Index.open, and nothing else in 
 LEAVES = {"cli", "report", "doctor", "demo", "langchain", "llama_index"}  # may import anything public; nobody imports them
 LEAF_MAY_IMPORT_LEAF = {"cli": {"report", "doctor", "demo", "inspector"}, "doctor": {"report"}}
 HEAVY = {
-    "FlagEmbedding": {"encoders/bge_m3.py"},
-    "chromadb": {"stores/connection.py"},
-    "lmdb": {"stores/payload.py", "stores/snapshot.py"},
-    "langchain_core": {"langchain.py"},
-    "llama_index": {"llama_index.py"},
+    "FlagEmbedding": ("encoders/bge_m3.py",),
+    "chromadb": ("stores/connection.py",),
+    "lmdb": ("stores/payload.py", "stores/snapshot.py"),
+    "langchain_core": ("langchain/",),
+    "llama_index": ("llama_index/",),
 }
 
 
@@ -90,12 +90,12 @@ def test_imports_point_one_way(path):
         assert allowed, f"{path.relative_to(PACKAGE)}, line {node.lineno}: {own} may not import {imported}"
 
 
-def test_each_heavy_package_is_imported_in_its_own_module_only():
+def test_each_heavy_package_is_imported_in_its_own_place_only():
     for path in PACKAGE.rglob("*.py"):
         for node, name in imports(path):
             package = name.split(".")[0]
             place = path.relative_to(PACKAGE).as_posix()
-            assert package not in HEAVY or place in HEAVY[package], f"{place}, line {node.lineno} imports {package}"
+            assert package not in HEAVY or place.startswith(HEAVY[package]), f"{place}, line {node.lineno} imports {package}"
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -5,20 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Final, Literal
 
-from m3retriever.errors import MissingExtraError
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from pydantic import ConfigDict, SkipValidation
+
 from m3retriever.index import M3Index
 from m3retriever.ranking import SearchMode, WeightsLike
 from m3retriever.types import Hit, Where
-
-try:
-    from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
-    from langchain_core.documents import Document
-    from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-    from pydantic import ConfigDict, SkipValidation
-except ImportError as error:
-    raise MissingExtraError("langchain-core", extra="langchain") from error
-
-__all__ = ["M3Retriever"]
 
 
 class Unset(Enum):

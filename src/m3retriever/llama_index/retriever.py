@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from m3retriever.errors import InvalidArgumentError, MissingExtraError
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+
+from m3retriever.errors import InvalidArgumentError
 from m3retriever.index import M3Index
 from m3retriever.ranking import SearchMode, WeightsLike
 from m3retriever.types import Hit, Mode, Where
-
-try:
-    from llama_index.core.callbacks import CallbackManager
-    from llama_index.core.retrievers import BaseRetriever
-    from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-except ImportError as error:
-    raise MissingExtraError("llama-index-core", extra="llama-index") from error
-
-__all__ = ["M3NodeWithScore", "M3Retriever"]
 
 
 class M3NodeWithScore(NodeWithScore):
