@@ -76,6 +76,7 @@ def test_options_reach_the_search(made):
         return [hit["id"] for hit in json.loads(run("search", "red fox 红", "--path", made, "--json", *options).stdout)["hits"]]
 
     assert ids("--where", '{"lang": "zh"}') == ["酒"]
+    assert ids("--where-document", '{"$contains": "nothing of it"}') == []
     assert set(ids("--mode", "sparse")) == {"fox", "酒"}
     assert ids("--threshold", "0.99") == []
     assert len(ids("-k", "1")) == 1
@@ -157,6 +158,8 @@ def test_wrong_input_is_one_clear_line(tmp_path, made, corpus):
     assert "not numbers" in fails("search", "x", *here, "--weights", "a,b,c")
     assert "not all 0" in fails("search", "x", *here, "--weights", "0,0,0")
     assert "--where takes JSON" in fails("search", "x", *here, "--where", "lang=en")
+    assert "--where-document takes JSON" in fails("search", "x", *here, "--where-document", "tax")
+    assert "where_document must be" in fails("search", "x", *here, "--where-document", '["tax"]')
     assert "exactly one of $eq" in fails("search", "x", *here, "--where", '{"lang": {"$like": "e"}}')
     assert "--threshold takes a number" in fails("search", "x", *here, "--threshold", "high")
     assert "not in the store: 'nobody'" in fails("explain", "x", "nobody", *here)

@@ -45,10 +45,17 @@ ModelOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="BAAI/bge-m3, mini, hashing or a folder; default: the index's own."),
 ]
-ProfileOption = Annotated[Optional[Path], typer.Option(help="TOML file; default: profile.toml in the index's folder.")]  # noqa: UP045
+ProfileOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="TOML file or name of a preset; default: profile.toml in the index's folder."),
+]
 ModeOption = Annotated[str, typer.Option(help="hybrid, dense, sparse or colbert.")]
 WeightsOption = Annotated[Optional[str], typer.Option(help="dense,sparse,colbert, such as .4,.2,.4.")]  # noqa: UP045
 WhereOption = Annotated[Optional[str], typer.Option(help='Filter in Chroma\'s language, such as \'{"lang": "en"}\'.')]  # noqa: UP045
+WhereDocumentOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help='Filter over the text, such as \'{"$contains": "tax"}\'.'),
+]
 ThresholdOption = Annotated[Optional[str], typer.Option(help="Lowest score that counts: a number, or 'profile'.")]  # noqa: UP045
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -148,6 +155,7 @@ def search(
     mode: ModeOption = "hybrid",
     weights: WeightsOption = None,
     where: WhereOption = None,
+    where_document: WhereDocumentOption = None,
     threshold: ThresholdOption = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
@@ -157,7 +165,7 @@ def search(
     """Search an index; every hit shows its score in every mode."""
     from m3retriever import report
 
-    settings = _settings(mode, weights, where, threshold)
+    settings = _settings(mode, weights, threshold, where=where, where_document=where_document)
     with _opened(path, model=model, collection=collection, profile=profile) as opened:
         hits = opened.search(query, k, **settings)
         used = report.used_weights(mode, settings["weights"] or opened.profile.weights)
@@ -176,6 +184,7 @@ def explain(
     mode: ModeOption = "hybrid",
     weights: WeightsOption = None,
     where: WhereOption = None,
+    where_document: WhereDocumentOption = None,
     threshold: ThresholdOption = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
@@ -185,7 +194,7 @@ def explain(
     """Say why a document has the place it has for a query, or why it is missing."""
     from m3retriever import report
 
-    settings = _settings(mode, weights, where, threshold)
+    settings = _settings(mode, weights, threshold, where=where, where_document=where_document)
     with _opened(path, model=model, collection=collection, profile=profile) as opened:
         explanation = opened.explain(query, id, k=k, **settings)
         if as_json:
@@ -281,7 +290,7 @@ def _opened(
     *,
     model: str | None = None,
     collection: str | None = None,
-    profile: Path | None = None,
+    profile: str | None = None,
     create: bool = False,
 ) -> Iterator[M3Index]:
     from m3retriever.index import M3Index
@@ -302,13 +311,9 @@ def _existing(path: Path, collection: str | None) -> Path:
     return path
 
 
-def _settings(mode: str, weights: str | None, where: str | None, threshold: str | None) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "weights": _weights(weights),
-        "where": _where(where),
-        "threshold": _threshold(threshold),
-    }
+def _settings(mode: str, weights: str | None, threshold: str | None, **filters: str | None) -> dict[str, Any]:
+    named = {name: _filter(f"--{name.replace('_', '-')}", text) for name, text in filters.items()}
+    return {"mode": mode, "weights": _weights(weights), "threshold": _threshold(threshold), **named}
 
 
 def _weights(text: str | None) -> Any:
@@ -323,13 +328,13 @@ def _weights(text: str | None) -> Any:
         raise InvalidArgumentError(f"--weights takes three numbers such as .4,.2,.4; got {text!r} ({reason})") from error
 
 
-def _where(text: str | None) -> Any:
+def _filter(option: str, text: str | None) -> Any:
     if text is None:
         return None
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InvalidArgumentError(f'--where takes JSON such as \'{{"lang": "en"}}\'; got {text!r} ({error})') from error
+        raise InvalidArgumentError(f'{option} takes JSON such as \'{{"lang": "en"}}\'; got {text!r} ({error})') from error
 
 
 def _threshold(text: str | None) -> float | str | None:

@@ -46,11 +46,11 @@ def load_profile(path: str | Path) -> Profile:
 
 
 def as_profile(given: Profile | str | Path) -> Profile:
-    """A Profile as it is, a preset by its name, a file by its path; the weights of a preset fit any model."""
+    """A Profile as it is, a file by its path, or a preset by its name; the weights of a preset fit any model."""
     if isinstance(given, Profile):
         return given
-    if isinstance(given, str) and given in PRESETS:
-        return Profile(weights=PRESETS[given])
+    if str(given) in PRESETS and not Path(given).is_file():
+        return Profile(weights=PRESETS[str(given)])
     if not isinstance(given, str | Path) or not str(given):
         raise ProfileError(f"a profile is a Profile, a TOML file or one of {', '.join(PRESETS)}; got {given!r}")
     return load_profile(given)
