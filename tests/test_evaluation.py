@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.evaluation import MEASURES, evaluate_run, mean
+from m3retriever.evaluation import evaluate_run, mean
+from m3retriever.measures import MEASURES
 
 NAMES = ["nDCG@10", "nDCG", "R@5", "P@5", "RR@10", "RR", "AP", "AP@10", "Success@3"]
 JUDGED = {"a": 1, "b": 3, "c": 0, "d": 2}

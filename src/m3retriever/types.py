@@ -13,12 +13,10 @@ from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.vectors import M3Vectors
+from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
-FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 Mode = Literal["dense", "sparse", "colbert"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Where: TypeAlias = Mapping[str, Any]
@@ -29,6 +27,7 @@ __all__ = [
     "Encoder",
     "FloatArray",
     "Hit",
+    "IntArray",
     "M3Vectors",
     "Mode",
     "ModeScores",
