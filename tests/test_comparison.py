@@ -34,7 +34,7 @@ def test_the_p_value_is_that_of_all_sign_changes():
 
 def test_the_p_value_is_near_a_t_test_s_on_many_queries():
     differences = np.random.default_rng(1).normal(0.03, 0.2, 300)
-    assert randomisation_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
+    assert randomisation_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.02)
 
 
 @settings(max_examples=30, deadline=None)

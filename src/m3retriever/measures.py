@@ -42,7 +42,8 @@ def precision(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
 
 def success(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
     """1 where a relevant document is among the first k, else 0."""
-    return (gains[:k] > 0).any(axis=0).astype(np.float64)
+    result: FloatArray = (gains[:k] > 0).any(axis=0).astype(np.float64)
+    return result
 
 
 def reciprocal_rank(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
