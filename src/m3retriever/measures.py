@@ -42,8 +42,7 @@ def precision(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
 
 def success(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
     """1 where a relevant document is among the first k, else 0."""
-    result: FloatArray = (gains[:k] > 0).any(axis=0).astype(np.float64)
-    return result
+    return np.where((gains[:k] > 0).any(axis=0), 1.0, 0.0)
 
 
 def reciprocal_rank(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
