@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.measures import grades_of, measure_named, ranked_gains
+from m3retriever.measures import measure_named, ranks_of, relevant_of
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -36,9 +36,10 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str]) -> dict[str, d
     for query, judged in answerable(qrels).items():
         found = run.get(query, {})
         scores = np.fromiter(found.values(), np.float64, len(found))[:, None]
-        gains, grades = ranked_gains(judged, list(found), scores), grades_of(judged)
+        relevant, grades = relevant_of(judged)
+        ranks = ranks_of(relevant, list(found), scores)
         for name, (measure, k) in named.items():
-            values[name][query] = float(measure(gains, grades, k)[0])
+            values[name][query] = float(measure(ranks, grades, k)[0])
     return values
 
 

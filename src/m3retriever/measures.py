@@ -1,6 +1,7 @@
 """Measures of retrieval quality, named and defined as in ir_measures and trec_eval.
 
-Each takes many rankings of one query at once, so that tuning can try hundreds of weights in one call.
+All of them depend on the ranks of a query's relevant documents and on nothing else. Ranks take a column
+per ranking, so that tuning can try hundreds of weights in one call.
 """
 
 from __future__ import annotations
@@ -15,50 +16,49 @@ from m3retriever.errors import InvalidArgumentError
 from m3retriever.types import FloatArray, IntArray
 
 Measure: TypeAlias = Callable[[IntArray, IntArray, int], FloatArray]
-"""From gains (n, w), the grades in w rankings of n documents place by place (0 where unjudged), the
-grades of all judged documents (m,), one of them above 0 at least, and k: (w,) values in [0, 1]."""
+"""From ranks (r, w), from 1, of a query's r >= 1 relevant documents in w rankings, their grades (r,), all
+above 0, and k: (w,) values in [0, 1]."""
 
-NO_CUT = 1_000_000  # a measure without @k looks at the whole ranking
+NOT_FOUND = 1 << 40  # the rank of a document that a ranking lacks: beyond every k
+NO_CUT = NOT_FOUND - 1  # a measure without @k looks at the whole ranking
 
 
-def ndcg(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
+def ndcg(ranks: IntArray, grades: IntArray, k: int) -> FloatArray:
     """Gain (the grade) discounted by log2(rank + 1), over the best that k places allow (Järvelin & Kekäläinen, 2002)."""
-    best = _dcg(np.sort(judged)[::-1][:k, None])
-    result: FloatArray = _dcg(gains[:k]) / best
-    return result
+    best = np.sort(grades)[::-1][:k]
+    ideal = (best / np.log2(np.arange(2, len(best) + 2))).sum()
+    gained = np.where(ranks <= k, grades[:, None] / np.log2(ranks + 1.0), 0).sum(axis=0)
+    values: FloatArray = gained / ideal
+    return values
 
 
-def recall(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
+def recall(ranks: IntArray, grades: IntArray, k: int) -> FloatArray:
     """Share of the relevant documents (grade > 0) among the first k."""
-    result: FloatArray = (gains[:k] > 0).sum(axis=0) / (judged > 0).sum()
-    return result
+    return _found(ranks, k) / len(ranks)
 
 
-def precision(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
+def precision(ranks: IntArray, grades: IntArray, k: int) -> FloatArray:
     """Share of relevant documents among the first k places, filled or not."""
-    result: FloatArray = (gains[:k] > 0).sum(axis=0) / k
-    return result
+    return _found(ranks, k) / k
 
 
-def success(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
+def success(ranks: IntArray, grades: IntArray, k: int) -> FloatArray:
     """1 where a relevant document is among the first k, else 0."""
-    return np.where((gains[:k] > 0).any(axis=0), 1.0, 0.0)
+    return np.minimum(_found(ranks, k), 1)
 
 
-def reciprocal_rank(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
+def reciprocal_rank(ranks: IntArray, grades: IntArray, k: int) -> FloatArray:
     """1 / rank of the first relevant document among the first k; 0 where there is none."""
-    relevant = gains[:k] > 0
-    first = relevant.argmax(axis=0) if len(relevant) else np.zeros(gains.shape[1])
-    result: FloatArray = np.where(relevant.any(axis=0), 1 / (first + 1.0), 0.0)
-    return result
+    first = ranks.min(axis=0)
+    return np.where(first <= k, 1 / first, 0)
 
 
-def average_precision(gains: IntArray, judged: IntArray, k: int) -> FloatArray:
+def average_precision(ranks: IntArray, grades: IntArray, k: int) -> FloatArray:
     """Mean over the relevant documents of the precision at their rank; 0 for those not among the first k."""
-    relevant = gains[:k] > 0
-    at_rank = relevant.cumsum(axis=0) / np.arange(1, len(relevant) + 1)[:, None]
-    result: FloatArray = (at_rank * relevant).sum(axis=0) / (judged > 0).sum()
-    return result
+    in_order = np.sort(ranks, axis=0)
+    at_rank = np.arange(1, len(ranks) + 1)[:, None] / in_order
+    total: FloatArray = np.where(in_order <= k, at_rank, 0).sum(axis=0)
+    return total / len(ranks)
 
 
 MEASURES: dict[str, Measure] = {
@@ -74,27 +74,35 @@ NEEDS_CUT = {"R", "P", "Success"}
 
 def measure_named(name: str) -> tuple[Measure, int]:
     """The measure and its k, of a name such as nDCG@10; InvalidArgumentError says what names there are."""
-    match = re.fullmatch(r"([A-Za-z]+)(?:@([1-9]\d*))?", name)
+    match = re.fullmatch(r"([A-Za-z]+)(?:@([1-9]\d{0,8}))?", name)
     if match is None or match[1] not in MEASURES or (match[1] in NEEDS_CUT and not match[2]):
         raise InvalidArgumentError(f"a measure is {', '.join(MEASURES)} with @k, such as nDCG@10 or R@100; got {name!r}")
     return MEASURES[match[1]], int(match[2] or NO_CUT)
 
 
-def grades_of(judged: Mapping[str, int]) -> IntArray:
-    """All grades of one query, (m,)."""
-    return np.fromiter(judged.values(), np.int64, len(judged))
+def ranks_of(relevant: Sequence[str], ids: Sequence[str], scores: FloatArray) -> IntArray:
+    """Ranks (r, w) of the relevant documents among n documents with scores (n, w); ties by id, NOT_FOUND for others.
+
+    `ranks_of(["b"], ["a", "b"], [[1.0], [1.0]])` is `[[2]]`.
+    """
+    scores = np.asarray(scores, np.float64)
+    place = {id: row for row, id in enumerate(ids)}
+    names = np.array(ids, dtype=object)
+    ranks = np.full((len(relevant), scores.shape[1]), NOT_FOUND)
+    for number, id in enumerate(relevant):
+        if (row := place.get(id)) is not None:
+            ahead = (scores > scores[row]).sum(axis=0)
+            tied = ((scores == scores[row]) & (names < id)[:, None]).sum(axis=0)
+            ranks[number] = 1 + ahead + tied
+    return ranks
 
 
-def ranked_gains(judged: Mapping[str, int], ids: Sequence[str], scores: FloatArray) -> IntArray:
-    """Grades in the order of falling scores, (n, w), for scores (n, w) of n documents under w settings; ties by id."""
-    by_id = sorted(range(len(ids)), key=ids.__getitem__)
-    grades = np.array([judged.get(ids[row], 0) for row in by_id], np.int64)
-    order = np.argsort(-np.asarray(scores, np.float64)[by_id], axis=0, kind="stable")
-    ranked: IntArray = grades[order]
-    return ranked
+def relevant_of(judged: Mapping[str, int]) -> tuple[list[str], IntArray]:
+    """Ids of the relevant documents of one query, and their grades (r,)."""
+    relevant = [id for id, grade in judged.items() if grade > 0]
+    return relevant, np.array([judged[id] for id in relevant], np.int64)
 
 
-def _dcg(gains: IntArray) -> FloatArray:
-    discounts = 1 / np.log2(np.arange(2, len(gains) + 2))
-    result: FloatArray = discounts @ np.maximum(gains, 0)
-    return result
+def _found(ranks: IntArray, k: int) -> FloatArray:
+    """How many of the relevant documents are among the first k: (w,)."""
+    return (ranks <= k).sum(axis=0).astype(np.float64)  # type: ignore[no-any-return]  # a sum over an axis is an array
