@@ -1,0 +1,126 @@
+"""Reading questions and what answers them, and runs, in the field's formats; every error names file and line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
+from m3retriever.io.rows import json_lines, json_object, rows_of, text_lines
+
+RUN_COLUMNS = 6  # query, Q0, document, rank, score, tag
+
+
+class GoldenQuestion(NamedTuple):
+    """A question with the ids (or the texts) of the documents that answer it."""
+
+    id: str
+    question: str
+    relevant: tuple[str, ...]
+
+
+def read_golden(path: str | Path) -> list[GoldenQuestion]:
+    """Questions with their relevant ids or texts: JSONL of `{"id", "question", "relevant": [...]}`; ids may be left out."""
+    questions: list[GoldenQuestion] = []
+    for place, row in rows_of(json_lines, Path(path)):
+        row = json_object(place, row)
+        question, relevant = row.get("question"), row.get("relevant")
+        if not isinstance(question, str) or not isinstance(relevant, list) or not relevant:
+            raise InvalidDocumentError(f"{place}: want 'question' (a str) and 'relevant' (a list of ids); got {sorted(row)}")
+        id = str(row.get("id", len(questions) + 1))
+        questions.append(GoldenQuestion(id, question, tuple(str(one) for one in relevant)))
+    return questions
+
+
+def read_queries(path: str | Path) -> dict[str, str]:
+    """{query id: text}, of BEIR's queries.jsonl (`_id` or `id`, and `text`) or lines of `id<TAB>text`."""
+    path = Path(path)
+    queries: dict[str, str] = {}
+    for place, id, text in _json_queries(path) if path.suffix.lower() == ".jsonl" else _tab_queries(path):
+        if id in queries:
+            raise InvalidDocumentError(f"{place}: the query id {id!r} comes a second time")
+        queries[id] = text
+    return queries
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """{query id: {document id: grade}}, of BEIR's qrels or TREC's.
+
+    BEIR: query, document, grade, and a header. TREC: query, 0, document, grade.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    for number, (place, cells) in enumerate(_cells(path)):
+        if len(cells) not in (3, 4):
+            raise InvalidDocumentError(
+                f"{place}: want query, document, grade (BEIR) or query, 0, document, grade (TREC); got {len(cells)} columns"
+            )
+        query, document, grade = cells[0], cells[-2], cells[-1]
+        try:
+            qrels.setdefault(query, {})[document] = int(grade)
+        except ValueError:
+            if number == 0:  # a header
+                qrels.clear()
+                continue
+            raise InvalidDocumentError(f"{place}: want a whole number as grade; got {grade!r}") from None
+    return qrels
+
+
+def read_run(path: str | Path) -> dict[str, dict[str, float]]:
+    """{query id: {document id: score}}, of a TREC run: query, Q0, document, rank, score, tag.
+
+    The scores decide, as in trec_eval, not the ranks.
+    """
+    run: dict[str, dict[str, float]] = {}
+    for place, cells in _cells(path):
+        try:
+            query, _, document, _, score, _ = cells
+            value = float(score)
+        except ValueError:
+            raise InvalidDocumentError(
+                f"{place}: want {RUN_COLUMNS} columns, the fifth a number (query, Q0, document, rank, score, tag); got {cells}"
+            ) from None
+        if not math.isfinite(value):
+            raise InvalidDocumentError(f"{place}: want a finite score; got {score}")
+        run.setdefault(query, {})[document] = value
+    return run
+
+
+def write_run(run: Mapping[str, Mapping[str, float]], path: str | Path, *, tag: str = "m3retriever") -> None:
+    """Write a TREC run, best first, ties by id; columns are parted by tabs, so that ids may hold spaces.
+
+    InvalidArgumentError, before anything is written, for an id that holds a tab or a line break.
+    """
+    lines = []
+    for query, scored in run.items():
+        ranking = sorted(scored, key=lambda id: (-scored[id], id))
+        for rank, document in enumerate(ranking, start=1):
+            cells = (query, "Q0", document, str(rank), repr(float(scored[document])), tag)
+            if any(character in cell for cell in cells for character in "\t\r\n"):
+                raise InvalidArgumentError(f"a run holds ids without tabs and line breaks; got {query!r}, {document!r}")
+            lines.append("\t".join(cells) + "\n")
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def _json_queries(path: Path) -> Iterator[tuple[str, str, str]]:
+    for place, row in rows_of(json_lines, path):
+        row = json_object(place, row)
+        id, text = row.get("_id", row.get("id")), row.get("text")
+        if not isinstance(id, str | int) or isinstance(id, bool) or not isinstance(text, str):
+            raise InvalidDocumentError(f"{place}: want '_id' or 'id', and 'text'; got the keys {sorted(map(str, row))}")
+        yield place, str(id), text
+
+
+def _tab_queries(path: Path) -> Iterator[tuple[str, str, str]]:
+    for place, line in rows_of(text_lines, path):
+        id, tab, text = line.partition("\t")
+        if not tab or not id:
+            raise InvalidDocumentError(f"{place}: want id, a tab and the query's text; got {line[:80]!r}")
+        yield place, id, text
+
+
+def _cells(path: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Lines as cells: parted by tabs where there are any, else by spaces."""
+    for place, line in rows_of(text_lines, Path(path)):
+        yield place, line.split("\t") if "\t" in line else line.split()
