@@ -6,7 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.fusion import FUSIONS, contributions, fusion_named, mode_ranks, order, rrf, top_k, weighted_sum
+from m3retriever.fusion import (
+    FUSIONS,
+    SUMMANDS,
+    contributions,
+    fusion_named,
+    min_max,
+    mode_ranks,
+    order,
+    rrf,
+    top_k,
+    weighted_sum,
+    z_score,
+)
 from m3retriever.types import MODES, ModeScores, Weights
 
 names = st.sampled_from(sorted(FUSIONS))
@@ -86,6 +98,38 @@ def test_rrf_is_what_counting_the_better_candidates_gives(rows, weights, constan
     np.testing.assert_allclose(rrf(scores(rows), Weights(*weights), constant=constant), expected, rtol=1e-12)
 
 
+def test_min_max_stretches_each_mode_over_the_candidates():
+    table = scores([(0.5, 0.2, 1), (0.75, 0.2, 2), (1.0, 0.2, 5)])
+    np.testing.assert_allclose(min_max(table, Weights(2, 1, 1)), [0, 0.5 / 2 + 0.25 / 4, 0.5 + 0.25], atol=1e-7)
+
+
+def test_z_score_counts_standard_deviations():
+    table = scores([(1, 0.2, 0), (2, 0.2, 0), (3, 0.2, 3)])
+    deviation = np.std([1, 2, 3])
+    np.testing.assert_allclose(z_score(table, Weights(1, 1, 0)), [-1 / deviation / 2, 0, 1 / deviation / 2], atol=1e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables)
+def test_normalised_scores_are_what_scipy_makes_of_them(rows):
+    values = np.array(rows, np.float32).astype(np.float64)
+    flat = values.std(axis=0) == 0
+    with np.errstate(invalid="ignore"):
+        expected = np.where(flat, 0, (values - values.mean(axis=0)) / np.where(flat, 1, values.std(axis=0)))
+    np.testing.assert_allclose(SUMMANDS["z_score"](scores(rows)), expected, atol=1e-9)
+    stretched = SUMMANDS["min_max"](scores(rows))
+    assert ((stretched >= 0) & (stretched <= 1)).all()
+    assert (stretched.max(axis=0) == np.where(flat, 0, 1)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(names, tables, some_weights)
+def test_every_fusion_is_the_sum_of_its_contributions(name, rows, weights):
+    table = scores(rows)
+    fused = FUSIONS[name](table, Weights(*weights))
+    np.testing.assert_allclose(fused, contributions(table, Weights(*weights), name).sum(axis=1), atol=1e-12)
+
+
 def test_the_k_best_come_best_first_and_ties_by_id():
     table = scores([(0, 0, 0)] * 5, ["e", "b", "d", "a", "c"])
     fused = np.array([0.5, 0.5, 0.9, 0.5, 0.1])
@@ -144,8 +188,9 @@ def test_a_better_score_in_a_mode_never_makes_a_document_worse(name, rows, weigh
     better[row][mode] += 0.5
     before, after = (FUSIONS[name](scores(table), Weights(*weights)) for table in (rows, better))
     assert after[row] >= before[row]
-    others = np.arange(len(rows)) != row
-    assert (after[others] <= before[others]).all()
+    if name != "z_score":  # where one rises far, the others come nearer to the mean
+        others = np.arange(len(rows)) != row
+        assert (after[others] <= before[others]).all()
 
 
 @settings(max_examples=80, deadline=None)
@@ -179,8 +224,9 @@ def test_no_candidates_fuse_to_no_scores(name):
 def test_a_fusion_is_found_by_its_name():
     assert fusion_named("weighted_sum") is weighted_sum
     assert fusion_named("rrf") is rrf
+    assert set(FUSIONS) == set(SUMMANDS)
 
 
 def test_an_unknown_fusion_is_refused_with_the_names_there_are():
-    with pytest.raises(InvalidArgumentError, match=r"weighted_sum, rrf; got 'RRF'"):
+    with pytest.raises(InvalidArgumentError, match=r"weighted_sum, rrf, min_max, z_score; got 'RRF'"):
         fusion_named("RRF")
