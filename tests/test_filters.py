@@ -1,5 +1,7 @@
 """`where`: a table by hand, what is refused, and the same answer as a real Chroma, operator by operator."""
 
+import enum
+import time
 from collections.abc import Iterator
 
 import chromadb
@@ -11,12 +13,30 @@ from hypothesis import strategies as st
 
 from m3retriever import ChromaStore, Document, HashingEncoder
 from m3retriever.errors import InvalidFilterError
-from m3retriever.filters import CHROMA_OPERATORS, JOINS, OPERATORS, TEXT_OPERATORS, about_text, both, check_where
+from m3retriever.filters import (
+    CHROMA_OPERATORS,
+    JOINS,
+    MOST_NESTED,
+    OPERATORS,
+    TEXT_OPERATORS,
+    about_text,
+    both,
+    check_where,
+    predicate,
+)
 from m3retriever.filters import matches as document_matches
-from m3retriever.stores.chroma_filter import for_chroma, question
+from m3retriever.stores.chroma_filter import MOST_CONDITIONS, for_chroma, question
 
 METADATA = {"n": 2, "f": 2.5, "whole": 2.0, "s": "a", "yes": True, "words": ["a", "b"], "numbers": [1, 2], "none": None}
 METADATA |= {"name": "Red Fox", "blank": ""}
+
+
+class Letter(str, enum.Enum):
+    A, B = "a", "b"
+
+
+class Number(enum.IntEnum):
+    ONE, TWO = 1, 2
 
 
 def matches(where, metadata, *, text="The quick fox jumps"):
@@ -111,6 +131,24 @@ TABLE = [
     ({"#document": {"$regex": "fox$"}}, False),
     ({"#document": {"$not_regex": "[0-9]"}}, True),
     ({"$and": [{"n": 2}, {"#document": {"$contains": "slow"}}]}, False),
+    ({"s": Letter.A}, True),  # a str of another kind, an Enum's or numpy's, is a str
+    ({"s": np.str_("a")}, True),
+    ({"s": {"$in": [Letter.A, Letter.B]}}, True),
+    ({"s": {"$ne": Letter.A}}, False),
+    ({"s": {"$gte": Letter.A}}, True),
+    ({"words": {"$contains": Letter.B}}, True),
+    ({"name": {"$text_match": np.str_("Fox")}}, True),
+    ({"#id": np.str_("the id")}, True),
+    ({"n": Number.TWO}, True),
+    ({"n": {"$in": [Number.ONE, Number.TWO]}}, True),
+    ({"n": {"$gt": Number.ONE}}, True),
+    ({"yes": Number.ONE}, False),
+    ({"numbers": {"$contains": Number.ONE}}, True),
+    ({"f": np.float64(2.5)}, True),
+    ({"n": {"$in": [True, False]}}, False),
+    ({"yes": {"$in": [0, 1]}}, False),
+    ({"yes": {"$in": [True]}}, True),
+    ({"whole": {"$in": [1, 2]}}, True),
     ({"$and": [{"n": 2}, {"s": "a"}]}, True),
     ({"$and": [{"n": 2}, {"s": "b"}]}, False),
     ({"$or": [{"n": 3}, {"s": "a"}]}, True),
@@ -194,6 +232,17 @@ def test_the_table_uses_every_operator():
         {"n": 2**63},  # what Chroma could never have stored it answers with an error of its own
         {"n": {"$gt": -(2**63) - 1}},
         {"n": "lone \ud800"},
+        {"n": np.int64(2)},  # numpy's integers are no int
+        {"n": np.float32(2)},
+        {"n": {"$in": np.array([1, 2])}},
+        {"n": {"$in": {1, 2}}},
+        {"n": {"$in": (number for number in (1, 2))}},
+        {"$or": ({"n": number} for number in (1, 2))},
+        {"#id": {"$in": ["a", 1]}},
+        {"#id": {"$in": ["a", ""]}},
+        {"#document": {"$regex": "a{99999999999999999999}"}},
+        {"#document": {"$regex": "(" * 5000}},
+        {"#document": {"$regex": r"\p{L}"}},
         {"#document": "a"},  # Chroma's own names for the text, not metadata
         {"chroma:document": "a"},
     ],
@@ -262,6 +311,66 @@ def test_a_filter_that_chroma_answers_rightly_is_passed_on_as_it_is():
     where = {"$and": [{"n": {"$gte": 2}}, {"$or": [{"s": {"$in": ["a", "b"]}}, {"f": {"$lt": 2.0}}]}]}
     assert for_chroma(where) == where
     assert for_chroma({"n": 2}) == {"n": {"$eq": 2}}
+
+
+def nested(where, deep):
+    """A filter within filters, so many deep."""
+    for level in range(deep - 1):
+        where = (
+            ({"$not": where}, {"$or": [where, where]}, {"$and": [where, where]})[level % 3] if level < 6 else {"$not": where}
+        )
+    return where
+
+
+def test_a_filter_may_be_nested_but_not_without_end():
+    check_where(nested({"n": 2}, MOST_NESTED))
+    text = {"$contains": "quick"}
+    for _ in range(MOST_NESTED - 1):
+        text = {"$and": [text, {"$not_contains": "slow"}]}
+    assert matches(about_text(text), {})
+    for deep in (MOST_NESTED + 1, 10_000):
+        with pytest.raises(InvalidFilterError, match=f"nested at most {MOST_NESTED} deep"):
+            check_where(nested({"n": 2}, deep))
+        for _ in range(deep):
+            text = {"$and": [text, {"$contains": "a"}]}
+        with pytest.raises(InvalidFilterError, match=f"nested at most {MOST_NESTED} deep"):
+            about_text(text)
+
+
+def test_many_values_are_looked_up_and_not_gone_through():
+    values, documents = [f"d{number}" for number in range(30_000)], [Document(f"d{row}", "", {"n": row}) for row in range(5000)]
+    began = time.perf_counter()
+    for where, count in [
+        ({"#id": {"$in": values}}, 5000),
+        ({"#id": {"$nin": values[1000:]}}, 1000),
+        ({"$not": {"n": {"$in": list(range(0, 60_000, 2))}}}, 2500),
+    ]:
+        check_where(where)
+        passes = predicate(where)
+        assert sum(passes(document) for document in documents) == count
+    assert len(question({"$and": [{"#id": {"$in": values}}, {"#id": {"$in": values[::2]}}]}).ids) == 15_000
+    assert time.perf_counter() - began < 5, "gone through one by one, this takes a minute"
+
+
+def test_chroma_is_asked_for_no_more_than_it_can_take():
+    many = {"$or": [{"n": number} for number in range(MOST_CONDITIONS + 1)]}
+    asked = question({"$and": [many, {"s": "a"}, {"#document": {"$contains": "x"}}]})
+    assert (asked.where, asked.where_document, asked.exact) == ({"s": {"$eq": "a"}}, {"$contains": "x"}, False)
+    flat = question({"$and": [{"n": {"$ne": number}} for number in range(2 * MOST_CONDITIONS)]})
+    assert (len(flat.where["$and"]), flat.exact) == (MOST_CONDITIONS, False)
+    texts = question({"$and": [{"#document": {"$not_contains": str(number)}} for number in range(2 * MOST_CONDITIONS)]})
+    assert (len(texts.where_document["$and"]), texts.exact) == (MOST_CONDITIONS, False)
+    assert question({"n": {"$in": list(range(9000))}}).exact
+    assert not question({"n": {"$in": list(range(10_000))}}).exact
+    assert not question({"f": {"$in": [number + 0.5 for number in range(MOST_CONDITIONS)]}}).exact, "two conditions a value"
+
+
+def test_a_filter_as_the_question_has_it_is_no_different_one():
+    where = {"$and": [{"$not": {"$or": [{"n": 1}, {"#id": "x"}]}}, {"$not": {"n": {"$empty": True}}}]}
+    asked = question(where)
+    assert (asked.where, asked.ids, asked.exact) == ({"n": {"$ne": 1}}, None, False)
+    nobody = question({"$and": [{"#id": "x"}, {"#id": {"$in": ["y", "z"]}}]})
+    assert (nobody.ids, nobody.exact) == ((), True)
 
 
 # fmt: off

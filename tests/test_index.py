@@ -171,6 +171,22 @@ def test_a_change_of_type_in_metadata_is_a_change(index):
     assert type(index.get(["fox"])[0].metadata["page"]) is float
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [([1, 0], [True, False]), ([1, 2], [1.0, 2.0]), (["1"], [1]), (1, True), ([1], 1)]
+)
+def test_a_change_of_type_within_a_list_is_a_change_too(index, first, second):
+    assert index.add([Document("typed", "x", {"k": first})]).new == 1
+    assert index.add([Document("typed", "x", {"k": second})]).replaced == 1
+    assert repr(index.get(["typed"])[0].metadata["k"]) == repr(second)
+    assert index.add([Document("typed", "x", {"k": second, "none": None})]).unchanged == 1
+    if isinstance(second, list):
+        assert index.ids({"k": {"$contains": second[0]}}) == ["typed"]
+        assert index.ids({"k": {"$contains": first[0] if isinstance(first, list) else first}}) in (
+            [],
+            ["typed"][: first == [1]],
+        )
+
+
 def test_deleting_forgets_in_every_mode(index):
     index.delete(["fox"])
     assert len(index) == 3
@@ -205,6 +221,16 @@ def test_score_gives_raw_scores_of_candidates_or_of_any_document(index):
     one = index.score("red fox", ids=["whale"])
     assert one.ids == ("whale",)
     np.testing.assert_array_equal(one.values[0], scores.values[scores.ids.index("whale")])
+
+
+def test_score_leaves_out_ids_that_do_not_pass_the_filter(index):
+    everything = ["whale", "wine", "fox", "empty"]
+    assert index.score("red", ids=everything).ids == tuple(everything)
+    assert index.score("red", ids=everything, where={"tenant": "a"}).ids == ("wine", "fox")
+    assert index.score("red", ids=everything, where_document={"$contains": "sings"}).ids == ("whale",)
+    assert index.score("red", ids=["whale"], where={"tenant": "a"}).ids == ()
+    with pytest.raises(UnknownDocumentError, match="'nobody'"):
+        index.score("red", ids=["fox", "nobody"], where={"tenant": "a"})
 
 
 def test_bad_arguments_are_one_clear_error(index):
@@ -301,6 +327,7 @@ def test_async_twins_equal_their_calls_and_leave_the_loop_free(index):
         explained = await slow.aexplain("red fox", "fox", k=1)
         added = await slow.aadd([Document("later", "x")])
         got = await slow.aget(["later"])
+        assert len(await slow.avectors(["later"])) == 1
         await slow.adelete(["later"])
         beating.cancel()
         return beats, hits, many, scores, explained, added, got
@@ -487,3 +514,30 @@ def test_hits_are_the_best_of_what_the_filter_allows(corpus, query, tenant, mode
     if mode == "sparse":
         expected = [pair for pair in expected if pair[0] < 0]
     np.testing.assert_allclose([hit.score for hit in hits], [-value for value, _ in expected[:k]], atol=1e-6)
+
+
+def test_ids_are_listed_in_ascending_order(index):
+    assert index.ids() == ["empty", "fox", "whale", "wine"]
+    assert index.ids({"tenant": "a"}) == ["fox", "wine"]
+    index.delete(["fox"])
+    assert index.ids({"tenant": "a"}, where_document={"$contains": "red"}) == ["wine"]
+    assert M3Index(HashingEncoder(), MemoryStore()).ids({"tenant": "a"}) == []
+
+
+def test_a_call_may_bring_a_profile_of_its_own(index, tmp_path):
+    save_profile(Profile(weights=Weights(0, 1, 0), thresholds={"hybrid": 0.05}, depth=1), tmp_path / "sparse.toml")
+    path = tmp_path / "sparse.toml"
+    expected = index.search("red fox", weights=(0, 1, 0), threshold=0.05)
+    assert index.search("red fox", threshold="profile", profile=path) == expected
+    assert index.search_many(["red fox"], threshold="profile", profile=str(path)) == [expected]
+    assert asyncio.run(index.asearch("red fox", threshold="profile", profile=path)) == expected
+    assert index.search_diverse("red fox", balance=1, threshold="profile", profile=path) == expected
+    assert index.explain("red fox", "whale", threshold="profile", profile=path).stage == "below threshold"
+    assert index.explain("red fox jumps", "whale", k=1, profile=path).stage == "not a candidate", "depth is the profile's too"
+    assert index.search("red fox", profile="keyword") == index.search("red fox", weights=(0.3, 0.6, 0.1))
+    assert index.search("red fox", weights=(1, 1, 1), profile="keyword") == index.search("red fox", weights=(1, 1, 1))
+    assert index.profile == Profile(), "for this call alone"
+    for bad in (Profile(model="another"), "no such preset", b"keyword"):
+        for call in (index.search, index.search_diverse, lambda query, profile: index.explain(query, "fox", profile=profile)):
+            with pytest.raises(ProfileError):
+                call("red", profile=bad)

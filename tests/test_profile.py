@@ -1,13 +1,14 @@
 """A profile on disk: it comes back as it went, and a file that is none says why."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3retriever.errors import ProfileError
-from m3retriever.profile import MAX_BYTES, load_profile, save_profile
+from m3retriever.errors import InvalidArgumentError, ProfileError
+from m3retriever.profile import MAX_BYTES, PRESETS, as_profile, check_profile, load_profile, save_profile
 from m3retriever.types import Profile, Weights
 
 FULL = Profile(
@@ -72,7 +73,7 @@ def test_what_a_file_leaves_out_is_the_default(tmp_path, content, expected):
         ("depth = 1\ndepth = 2", "not a TOML profile"),
         (b"model = '\xff'", "not a TOML profile"),
         ("model = '狐'".encode("utf-16"), "not a TOML profile"),
-        ("fusion = 'best'", "weighted_sum, rrf; got 'best'"),
+        ("fusion = 'best'", "one of weighted_sum, rrf.*; got 'best'"),
         ("fusion = ['rrf']", "profile.toml"),
         ("depth = 0", "depth must be"),
         ("depth = 1.5", "depth must be"),
@@ -130,3 +131,52 @@ def test_a_profile_that_cannot_be_written_leaves_the_old_one(tmp_path):
         save_profile(Profile(calibration={"points": None}), path)
     assert load_profile(path) == FULL
     assert os.listdir(tmp_path) == ["profile.toml"]
+
+
+def test_a_profile_comes_as_itself_as_a_file_or_as_a_presets_name(tmp_path, monkeypatch):
+    assert as_profile(FULL) is FULL
+    save_profile(FULL, tmp_path / "mine.toml")
+    assert as_profile(tmp_path / "mine.toml") == as_profile(str(tmp_path / "mine.toml")) == FULL
+    for name, weights in PRESETS.items():
+        assert as_profile(name) == as_profile(Path(name)) == Profile(weights=weights)
+    monkeypatch.chdir(tmp_path)
+    save_profile(FULL, "keyword")
+    assert as_profile("keyword") == FULL, "a file that is there goes before a preset"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("no such", "cannot read the profile no such"),
+        ("", "a profile is a Profile, a TOML file or one of bge-m3, .*; got ''"),
+        (None, "a profile is a Profile, a TOML file .*; got None"),
+        (3, "got 3"),
+        (b"keyword", "got b'keyword'"),
+        (["keyword"], r"got \['keyword'\]"),
+        ({"depth": 3}, "a profile is a Profile"),
+        ("Keyword", "cannot read the profile Keyword"),
+        ("no\0file", "not a TOML profile: embedded null"),
+        ("\ud800", "not a TOML profile"),
+        ("x" * 5000, "cannot read the profile"),
+        (Path(), "cannot read the profile"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_profile_is_refused(given, message):
+    with pytest.raises(ProfileError, match=message):
+        as_profile(given)
+
+
+def test_a_profile_is_for_the_model_it_was_fitted_on_or_for_any():
+    check_profile(Profile(), "bge")
+    check_profile(Profile(model="bge"), "bge")
+    check_profile(as_profile("keyword"), "whatever")
+    with pytest.raises(ProfileError, match="fitted on 'bge', not on 'mini': fit it again"):
+        check_profile(Profile(model="bge"), "mini")
+    with pytest.raises(InvalidArgumentError, match="fusion must be one of"):
+        check_profile(Profile(fusion="best"), "bge")
+
+
+def test_too_large_a_file_is_said_in_one_sentence(tmp_path):
+    with pytest.raises(ProfileError, match="^a profile has at most"):
+        load_profile(written(tmp_path, "#" * (MAX_BYTES + 1)))

@@ -32,7 +32,7 @@ from m3retriever import (
     StoreLockedError,
     UnknownDocumentError,
 )
-from m3retriever.stores import chroma
+from m3retriever.stores import agreement, chroma
 from m3retriever.testing import check_store
 
 ENCODER = HashingEncoder()
@@ -107,6 +107,29 @@ def test_chroma_store_fulfils_the_contract_with_a_server(server, tmp_path):
         return ChromaStore(host="127.0.0.1", port=server, collection=f"contract-{number}", payload=tmp_path / str(number))
 
     check_store(make)
+
+
+def test_filters_over_a_server_find_what_they_find_in_memory(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "PAGE", 7)  # as if there were many pages
+    served = ChromaStore(host="127.0.0.1", port=server, collection="filters", payload=tmp_path / "filters")
+    documents = [Document(f"d{row}", f"w{row % 4} w{row % 9}", {"n": row % 5, "s": f"s{row % 3}"}) for row in range(50)]
+    indexes = [M3Index(ENCODER, served), M3Index(ENCODER, MemoryStore())]
+    for index in indexes:
+        index.add(documents)
+    for where, where_document in [
+        ({"n": {"$gte": 3}}, {"$contains": "w2"}),
+        ({"$not": {"n": {"$gt": 1}}}, {"$regex": "w[13] w"}),
+        ({"$or": [{"#id": {"$in": ["d1", "d49", "no"]}}, {"s": {"$text_match": "2"}}]}, None),
+        ({"$or": [{"#document": {"$contains": "w8"}}, {"n": 4}]}, {"$not_contains": "w0"}),
+    ]:
+        filters = {"where": where, "where_document": where_document}
+        ours, theirs = (index.ids(**filters) for index in indexes)
+        assert 0 < len(ours) < 50
+        assert ours == theirs
+        for call in ("search", "search_diverse"):
+            ours, theirs = (getattr(index, call)("w1 w2 w8", 50, mode="dense", **filters) for index in indexes)
+            assert {hit.document.id: hit.document for hit in ours} == {hit.document.id: hit.document for hit in theirs}
+    served.close()
 
 
 def test_chroma_store_takes_a_client_of_your_own():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
@@ -25,8 +27,7 @@ def mmr(scores: FloatArray, vectors: FloatArray, k: int, *, balance: float = 0.5
     balance
         In [0, 1]: 1 is the order of the scores, 0 only avoids what is alike.
     """
-    if not 0 <= balance <= 1:
-        raise InvalidArgumentError(f"balance must be between 0 and 1; got {balance!r}")
+    check_balance(balance)
     picked: list[int] = []
     closest = np.zeros(len(scores))
     left = np.ones(len(scores), bool)
@@ -34,10 +35,16 @@ def mmr(scores: FloatArray, vectors: FloatArray, k: int, *, balance: float = 0.5
         gain = balance * np.asarray(scores, np.float64) - (1 - balance) * closest
         row = int(np.argmax(np.where(left, gain, -np.inf)))
         left[row] = False
-        alike = vectors @ vectors[row]
+        alike = np.einsum("nd,d->n", vectors, vectors[row])  # the same bits for equal rows, which `@` does not give
         closest = np.maximum(closest, alike) if picked else alike
         picked.append(row)
     return picked
+
+
+def check_balance(balance: float) -> None:
+    """How much relevance counts beside being different, in [0, 1]."""
+    if not isinstance(balance, Real) or not 0 <= balance <= 1:
+        raise InvalidArgumentError(f"balance must be between 0 and 1; got {balance!r}")
 
 
 def on_the_scale_of(scores: FloatArray, cosines: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ It is Chroma's, in its widest form: conditions on metadata keys, on the text (`#
 $text_match_insensitive, $empty, and $gt to $lte between strings. Chroma's `where_document` is the part
 about the text, written without its key (`about_text`).
 
-MemoryStore filters with `matches`; the index checks every hit with it once more, so that a document that
+MemoryStore filters with `matches`; the index checks every hit with `predicate` once more, so that a document that
 changed while a search ran cannot slip through. Tested against Chroma itself, operator by operator.
 """
 
@@ -26,6 +26,8 @@ TEXT_OPERATORS = ("$contains", "$not_contains", "$regex", "$not_regex")
 ID_OPERATORS = ("$eq", "$ne", "$in", "$nin")
 JOINS = ("$and", "$or")
 TEXT, ID = "#document", "#id"  # Chroma's own names for what is not metadata
+MOST_NESTED = 50  # filters within filters: Chroma reads about 60
+_KINDS = (bool, int, float, str)  # bool first, for it is an int too
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": lambda value, operand: value > operand,
     "$gte": lambda value, operand: value >= operand,
@@ -39,19 +41,24 @@ def check_where(where: Where | None) -> None:
 
     None means no filter. An empty mapping is refused: it is more often a filter that was forgotten.
     """
-    if where is None:
-        return
+    if where is not None:
+        _check(where, level=1)
+
+
+def _check(where: Any, *, level: int) -> None:
+    if level > MOST_NESTED:
+        raise InvalidFilterError(f"a filter is nested at most {MOST_NESTED} deep; join flatly: {{'$and': [a, b, c]}}")
     if not isinstance(where, Mapping) or len(where) != 1:
         raise InvalidFilterError(
             f"where must be a mapping with exactly one key (join several with $and); got {where!r}; for no filter pass None"
         )
     [(key, condition)] = where.items()
     if key in JOINS:
-        _check_join(key, condition)
+        _check_join(key, condition, level=level)
     elif key == "$not":
         if condition is None:
             raise InvalidFilterError("$not takes a filter; got None")
-        check_where(condition)
+        _check(condition, level=level + 1)
     elif key in (TEXT, ID):
         _check_special(key, *operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS))
     elif not isinstance(key, str) or key.startswith(("#", "$")) or key == RESERVED_KEY:
@@ -67,36 +74,49 @@ def matches(where: Where | None, document: Document) -> bool:
     bool is no number, a str is neither), except that an int and a float compare by value; inside a list
     ($contains) they do not. Regular expressions are searched for with Python's `re`.
     """
+    return predicate(where)(document)
+
+
+def predicate(where: Where | None) -> Callable[[Document], bool]:
+    """`matches` for many documents: what takes time, such as an $in of many values, is prepared once."""
     if where is None:
-        return True
+        return lambda document: True
     [(key, condition)] = where.items()
     if key in JOINS:
-        return (all if key == "$and" else any)(matches(part, document) for part in condition)
+        parts, join = [predicate(part) for part in condition], all if key == "$and" else any
+        return lambda document: join(part(document) for part in parts)
     if key == "$not":
-        return not matches(condition, document)
+        opposite = predicate(condition)
+        return lambda document: not opposite(document)
+    operator, operand = operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS if key == ID else OPERATORS)
     if key == TEXT:
-        return _text_holds(document.text, *operation(condition, TEXT_OPERATORS))
+        return lambda document: _text_holds(document.text, operator, operand)
+    if operator in ("$eq", "$ne", "$in", "$nin"):
+        operand = frozenset(operand if operator in ("$in", "$nin") else [operand])
     if key == ID:
-        return _holds(document.id, *operation(condition, ID_OPERATORS))
-    return _holds(document.metadata.get(key), *operation(condition))
+        return lambda document: _holds(document.id, operator, operand)
+    return lambda document: _holds(document.metadata.get(key), operator, operand)
 
 
 def about_text(where_document: Where | None) -> Where | None:
     """Chroma's `where_document`, such as {"$contains": "tax"}, as a `where`; checked."""
     if where_document is None:
         return None
+    where = _about_text(where_document, level=1)
+    check_where(where)
+    return where
+
+
+def _about_text(where_document: Any, *, level: int) -> Where:
     if not isinstance(where_document, Mapping) or len(where_document) != 1:
         raise InvalidFilterError(
             f"where_document must be a mapping with exactly one of {', '.join(TEXT_OPERATORS)}, $and, $or; "
             f"got {where_document!r}; for no filter pass None"
         )
     [(key, condition)] = where_document.items()
-    if key in JOINS and isinstance(condition, list | tuple):
-        where: Where = {key: [about_text(part) for part in condition]}
-    else:
-        where = {key: condition} if key in JOINS else {TEXT: dict(where_document)}
-    check_where(where)
-    return where
+    if key in JOINS and isinstance(condition, list | tuple) and level < MOST_NESTED:
+        return {key: [_about_text(part, level=level + 1) for part in condition]}
+    return {key: condition} if key in JOINS else {TEXT: dict(where_document)}
 
 
 def both(*filters: Where | None) -> Where | None:
@@ -115,13 +135,13 @@ def operation(condition: Any, allowed: Sequence[str] = OPERATORS) -> tuple[str, 
     return operator, operand
 
 
-def _check_join(key: str, parts: Any) -> None:
+def _check_join(key: str, parts: Any, *, level: int) -> None:
     if not isinstance(parts, list | tuple) or len(parts) < 2:
         raise InvalidFilterError(f"{key} takes a list of at least two filters; got {parts!r}")
     for part in parts:
         if part is None:
             raise InvalidFilterError(f"{key} takes filters; got None among them")
-        check_where(part)
+        _check(part, level=level + 1)
 
 
 def _check_special(key: str, operator: str, operand: Any) -> None:
@@ -136,7 +156,7 @@ def _check_special(key: str, operator: str, operand: Any) -> None:
     if operator.endswith("regex"):
         try:
             re.compile(operand)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InvalidFilterError(f"{operator} takes a regular expression; got {operand!r}: {error}") from None
 
 
@@ -163,7 +183,7 @@ def _check_scalar(key: str, value: Any) -> None:
         raise InvalidFilterError(f"a filter on {key!r} takes str, int, float or bool; got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidFilterError(f"a filter on {key!r} takes finite numbers; got {value!r}")
-    if isinstance(value, int) and value not in INT64:
+    if isinstance(value, int) and int(value) not in INT64:  # of an IntEnum, `in` would try number by number
         raise InvalidFilterError(f"a filter on {key!r} takes an int that fits 64 bits; got {value}")
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidFilterError(f"a filter on {key!r} takes text; got {value!r}, which holds a lone surrogate")
@@ -186,8 +206,7 @@ def _holds(value: Any, operator: str, operand: Any) -> bool:
         return isinstance(value, str) and operand in value
     if operator == "$text_match_insensitive":
         return isinstance(value, str) and operand.lower() in value.lower()
-    wanted = operand if operator in ("$in", "$nin") else [operand]
-    found = any(_equal(one, other) for one in _values(value) for other in wanted)
+    found = any(one in operand and _comparable(one, next(iter(operand))) for one in _values(value))
     return found == (operator in ("$eq", "$in"))
 
 
@@ -200,12 +219,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _comparable(value: Any, operand: Any) -> bool:
-    return (_is_number(value) and _is_number(operand)) or (isinstance(value, str) and isinstance(operand, str))
-
-
-def _equal(value: Any, operand: Any) -> bool:
-    return _same(value, operand) or (_is_number(value) and _is_number(operand) and bool(value == operand))
+    return _kind(value) is _kind(operand) or (_is_number(value) and _is_number(operand))
 
 
 def _same(value: Any, operand: Any) -> bool:
-    return type(value) is type(operand) and bool(value == operand)
+    return _kind(value) is _kind(operand) and bool(value == operand)
+
+
+def _kind(value: Any) -> type:
+    """What a value counts as: also one of a subclass, such as an Enum's member that is a str."""
+    kind = type(value)
+    return kind if kind in _KINDS else next((one for one in _KINDS if isinstance(value, one)), kind)

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from m3retriever.checks import check_documents, check_k, listed_ids
-from m3retriever.diversity import mmr, on_the_scale_of
+from m3retriever.diversity import check_balance, mmr, on_the_scale_of
 from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
 from m3retriever.explanation import Explanation, SharedToken, explain
-from m3retriever.filters import about_text, both, check_where, matches
+from m3retriever.filters import about_text, both, check_where, predicate
 from m3retriever.fusion import mode_ranks, top_k
 from m3retriever.ingest import Added, batches, same
 from m3retriever.profile import as_profile, check_profile
@@ -235,12 +235,14 @@ class M3Index:
         settings
             Those of `search`: the picking starts from its hits. Likeness is the cosine of dense vectors.
         """
-        hits = self.search(query, max(k, among), **settings)
         check_k(k)
+        if not isinstance(among, int | np.integer) or isinstance(among, bool) or among < 1:
+            raise InvalidArgumentError(f"among must be an integer >= 1; got {among!r}")
+        check_balance(balance)
+        hits, dense = self._with_dense(self.search(query, max(k, among), **settings))
         if not hits:
             return []
         scores = on_the_scale_of(np.array([hit.score for hit in hits]), np.array([hit.scores["dense"] for hit in hits]))
-        dense = self.vectors([hit.document.id for hit in hits]).dense
         return [hits[row] for row in mmr(scores, dense, k, balance=balance)]
 
     def search_by_vector(
@@ -259,12 +261,7 @@ class M3Index:
         check_k(k)
         ranking = Ranking.of(self.profile, "dense", None, threshold)
         hits = self._search(_dense_query(vector), ranking, k, depth=k, where=_where(where, where_document))
-        return [
-            replace(
-                hit, scores={"dense": hit.scores["dense"]}, ranks={"dense": hit.ranks["dense"]}, found_by=frozenset({"dense"})
-            )
-            for hit in hits
-        ]
+        return [_dense_only(hit) for hit in hits]
 
     def score(
         self,
@@ -276,12 +273,16 @@ class M3Index:
     ) -> ModeScores:
         """Raw scores in every mode, before any weight: of the candidates, or of the documents with these ids.
 
-        This is what tuning, calibration and the inspector work on: score once, then move weights for free.
+        Ids that do not pass the filters are left out; UnknownDocumentError where one is not here. This is
+        what tuning, calibration and the inspector work on: score once, then move weights for free.
         """
         where = _where(where, where_document)
         vectors = self._encode_queries([query])
         if ids is not None:
-            return self.store.score(vectors, listed_ids(ids))
+            ids = listed_ids(ids)
+            if where is not None:
+                ids = [document.id for document in self.store.get(ids) if predicate(where)(document)]
+            return self.store.score(vectors, ids)
         return self.store.search(vectors, depth=self.profile.depth, where=where)
 
     def explain(
@@ -343,6 +344,10 @@ class M3Index:
     async def aget(self, ids: Sequence[str]) -> list[Document]:
         """`get`, in a thread."""
         return await asyncio.to_thread(self.get, ids)
+
+    async def avectors(self, ids: Sequence[str]) -> M3Vectors:
+        """`vectors`, in a thread."""
+        return await asyncio.to_thread(self.vectors, ids)
 
     async def asearch(self, query: str, k: int = 10, **settings: Any) -> list[Hit]:
         """`search`, in a thread; takes its keyword arguments."""
@@ -412,19 +417,26 @@ class M3Index:
         scores = self.store.search(query, depth=depth, where=where)
         fused = ranking.fuse(scores)
         rows = ranking.eligible(scores, fused, top_k(scores, fused, len(scores)))
-        ranks = mode_ranks(scores)
+        ranks, passes = mode_ranks(scores), predicate(where)
         hits: list[Hit] = []
         for start in range(0, len(rows), k):  # a second round only where a document changed meanwhile
             batch = rows[start : start + k]
             held = self._held([scores.ids[row] for row in batch])
             for row in batch:
                 document = held.get(scores.ids[row])
-                if document is not None and matches(where, document):
+                if document is not None and passes(document):
                     place = {mode: ranks[mode][row] for mode in MODES}
                     hits.append(Hit(document, float(fused[row]), scores.of(row), place, scores.found_by[row]))
             if len(hits) >= k:
                 break
         return hits[:k]
+
+    def _with_dense(self, hits: list[Hit]) -> tuple[list[Hit], FloatArray]:
+        """The hits with their documents' dense vectors, without those that were deleted meanwhile."""
+        try:
+            return hits, self.vectors([hit.document.id for hit in hits]).dense
+        except UnknownDocumentError as error:
+            return self._with_dense([hit for hit in hits if hit.document.id not in error.ids])
 
     def _shared(self, query: M3Vectors, text: str, id: str) -> tuple[SharedToken, ...]:
         if not isinstance(self.store, HoldsVectors):
@@ -462,8 +474,12 @@ def _dense_only(hit: Hit) -> Hit:
 
 def _dense_query(vector: Sequence[float] | FloatArray) -> M3Vectors:
     """A query that has a dense vector and nothing else; brought to norm 1, as BGE-M3's are."""
-    dense = np.asarray(vector, np.float32)
-    norm = float(np.linalg.norm(dense)) if dense.ndim == 1 else 0.0
-    if not np.isfinite(norm) or norm == 0:
+    try:
+        dense = np.asarray(vector, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"a query vector is one row of numbers: {error}") from error
+    if dense.ndim != 1 or not np.isfinite(dense).all() or not dense.any():
         raise InvalidArgumentError(f"a query vector is one row of finite numbers, not all 0; got shape {dense.shape}")
-    return M3Vectors.from_rows((dense / norm)[None], [{}], [np.empty((0, len(dense)), np.float32)])
+    dense = dense / np.abs(dense).max()  # first, so that no square is too large or too small
+    unit = (dense / np.linalg.norm(dense)).astype(np.float32)
+    return M3Vectors.from_rows(unit[None], [{}], [np.empty((0, len(unit)), np.float32)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from m3retriever.types import Document
 
@@ -29,7 +30,11 @@ def same(document: Document, held: Document | None) -> bool:
         return False
     stored = {key: value for key, value in document.metadata.items() if value is not None}
     kept = dict(held.metadata)
-    return stored == kept and all(type(stored[key]) is type(kept[key]) for key in stored)
+    return stored == kept and all(_types(stored[key]) == _types(kept[key]) for key in stored)
+
+
+def _types(value: Any) -> list[type]:
+    return [type(one) for one in value] if isinstance(value, list) else [type(value)]
 
 
 def batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:

@@ -37,7 +37,9 @@ def load_profile(path: str | Path) -> Profile:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ProfileError(f"cannot read the profile {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ProfileError:
+        raise
+    except ValueError as error:  # no TOML, no UTF-8, or a name that no file can have
         raise ProfileError(f"{path} is not a TOML profile: {error}") from error
     try:
         return _from_mapping(content)

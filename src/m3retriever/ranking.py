@@ -30,12 +30,12 @@ class Ranking:
     @classmethod
     def of(cls, profile: Profile, mode: SearchMode, weights: WeightsLike | None, threshold: float | str | None) -> Ranking:
         """What a call asks for, with the profile for what it leaves open; InvalidArgumentError for nonsense."""
-        if mode not in SEARCH_MODES:
+        if not isinstance(mode, str) or mode not in SEARCH_MODES:
             raise InvalidArgumentError(f"mode must be one of {', '.join(SEARCH_MODES)}; got {mode!r}")
         if weights is not None and mode != "hybrid":
             raise InvalidArgumentError(f"weights go with mode 'hybrid'; got mode {mode!r}")
         chosen = profile.weights if weights is None else Weights.of(weights)
-        if threshold == "profile":
+        if isinstance(threshold, str) and threshold == "profile":
             return cls(mode, chosen, profile.fusion, profile.thresholds.get(mode))
         real = isinstance(threshold, Real) and not isinstance(threshold, bool)
         if threshold is not None and not (real and np.isfinite(float(threshold))):

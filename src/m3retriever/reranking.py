@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ class Reranked:
 def rerank(
     encoder: Encoder,
     query: str,
-    texts: Sequence[str],
+    texts: Iterable[str],
     *,
     k: int | None = None,
     mode: SearchMode = "hybrid",
@@ -54,7 +54,10 @@ def rerank(
     Every text is encoded and scored exactly; nothing is stored. `mode`, `weights`, `threshold` and
     `profile` as in `M3Index.search`; k None keeps all. No texts give no result.
     """
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise InvalidArgumentError(f"texts is a list of str; got {texts!r}")
+    texts = list(texts)
+    if not all(isinstance(text, str) for text in texts):
         raise InvalidArgumentError(f"texts is a list of str; got {texts!r}")
     if not isinstance(query, str):
         raise InvalidArgumentError(f"a query is a str; got {query!r}")
@@ -65,7 +68,7 @@ def rerank(
     ranking = Ranking.of(chosen, mode, weights, threshold)
     if not texts:
         return []
-    values = score(encoder.encode_queries([query]), encoder.encode_documents(list(texts)))
+    values = score(encoder.encode_queries([query]), encoder.encode_documents(texts))
     scores = ModeScores(tuple(f"{place:09}" for place in range(len(texts))), values)  # ids that keep the order
     fused, ranks = ranking.fuse(scores), mode_ranks(scores)
     floor = -np.inf if ranking.threshold is None else ranking.threshold

@@ -12,6 +12,8 @@ from m3retriever.types import Where
 
 _OPPOSITE = {"$eq": "$ne", "$in": "$nin", "$contains": "$not_contains", "$regex": "$not_regex"}
 _OPPOSITE |= {right: left for left, right in _OPPOSITE.items()}
+MOST_CONDITIONS = 300  # asked of Chroma 1.5 at once: above 1000 its SQLite refuses, and with 10,000 the process crashes
+VALUES_A_CONDITION = 32  # of $in and $nin, so that at most 9,600 are asked for: SQLite takes 16,383 numbers
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,21 @@ class Question:
 
 def question(where: Where) -> Question:
     """The parts of a filter, which is valid, that Chroma can answer: those that $and joins at the top."""
-    about_metadata, about_text, ids, exact = [], [], None, True
+    about_metadata: list[dict[str, Any]] = []
+    about_text: list[dict[str, Any]] = []
+    ids, exact, left = None, True, MOST_CONDITIONS
     for part in _conjuncts(_without_not(where)):
         keys = set(_keys(part))
-        if keys == {TEXT}:
-            about_text.append(_text_part(part))
-        elif keys == {ID} and (named := _named(part)) is not None:
-            ids = named if ids is None else tuple(id for id in ids if id in set(named))
-        elif None not in keys and not keys & {TEXT, ID}:
-            about_metadata.append(for_chroma(part))
-        else:
+        if keys == {ID} and (named := _named(part)) is not None:
+            ids = named if ids is None else tuple(filter(set(named).__contains__, ids))
+            continue
+        askable = keys == {TEXT} or not keys & {TEXT, ID, None}
+        asked = (_text_part(part) if keys == {TEXT} else for_chroma(part)) if askable else {}
+        if not askable or (size := _size(asked)) > left:
             exact = False
+            continue
+        left -= size
+        (about_text if keys == {TEXT} else about_metadata).append(asked)
     return Question(_all(about_metadata), _all(about_text), ids, exact)
 
 
@@ -105,6 +111,15 @@ def _keys(where: Where) -> Iterator[str | None]:
         operator, operand = operation(condition)
         compares_text = operator in ("$gt", "$gte", "$lt", "$lte") and isinstance(operand, str)
         yield None if operator not in CHROMA_OPERATORS or compares_text else key
+
+
+def _size(where: Mapping[str, Any]) -> int:
+    """How many conditions Chroma would have to put together."""
+    [(key, condition)] = where.items()
+    if key in JOINS:
+        return sum(_size(part) for part in condition)
+    operands = list(condition.values()) if isinstance(condition, Mapping) else [condition]
+    return sum(1 + (len(one) // VALUES_A_CONDITION if isinstance(one, list) else 0) for one in operands)
 
 
 def _text_part(where: Where) -> dict[str, Any]:
