@@ -1,12 +1,9 @@
 """M3Retriever for LangChain: what the index finds comes through unchanged, and every setting counts."""
 
 import asyncio
-import inspect
 import subprocess
 import sys
-import time
-from collections.abc import Coroutine, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import pytest
@@ -16,13 +13,11 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from m3retriever import (
-    ChromaStore,
     Document,
     HashingEncoder,
     Hit,
     InvalidArgumentError,
     M3Index,
-    M3Vectors,
     MemoryStore,
     Profile,
     Weights,
@@ -31,24 +26,18 @@ from m3retriever.langchain import M3Retriever
 from m3retriever.ranking import SearchMode
 
 QUERY = "red apple pie"
-PAUSE = 0.4  # seconds a slow query takes
-SETTINGS = ["k", "mode", "weights", "threshold", "where", "return_scores"]
+COUNT = 5  # documents in the index
+SETTINGS: dict[str, Any] = {  # one value of each that changes what comes back
+    "k": 2,
+    "mode": "sparse",
+    "weights": (0, 1, 0),
+    "threshold": 0.2,
+    "where": {"lang": "de"},
+    "where_document": {"$contains": "car"},
+    "profile": Profile(weights=Weights(0, 1, 0)),
+    "return_scores": True,
+}
 SCORE_KEYS = {"score", "scores", "ranks", "found_by"}
-DOCUMENTS = [
-    Document("pie", "apple pie", {"lang": "en", "year": 2020}),
-    Document("long", "a red car stands before the old red house on the hill with an apple tree", {"lang": "en"}),
-    Document("tart", "red apple tart and apple pie for all", {"lang": "de", "tags": ["sweet", "warm"]}),
-    Document("red", "red red red", {"lang": "de"}),
-    Document("far", "trains leave at noon", {"lang": "en"}),
-]
-
-
-class SlowEncoder(HashingEncoder):
-    """Takes its time over a query, as a real model does."""
-
-    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
-        time.sleep(PAUSE)
-        return super().encode_queries(texts)
 
 
 class KeepingIndex(M3Index):
@@ -67,33 +56,18 @@ class Recorder(BaseCallbackHandler):
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
         self.metadata: dict[str, Any] = {}
+        self.tags: list[str] = []
 
     def on_retriever_start(self, serialized: Any, query: str, **told: Any) -> None:
         self.events.append(("start", query))
         self.metadata = told["metadata"]
+        self.tags = told["tags"]
 
     def on_retriever_end(self, documents: Sequence[LangChainDocument], **told: Any) -> None:
         self.events.append(("end", list(documents)))
 
     def on_retriever_error(self, error: BaseException, **told: Any) -> None:
         self.events.append(("error", error))
-
-
-def filled(store: Any, encoder: HashingEncoder | None = None, profile: Profile | None = None) -> M3Index:
-    index = M3Index(encoder or HashingEncoder(), store, profile)
-    index.add(DOCUMENTS)
-    return index
-
-
-@pytest.fixture
-def index() -> M3Index:
-    return filled(MemoryStore())
-
-
-@pytest.fixture(params=["memory", "chroma"])
-def any_index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[M3Index]:
-    with filled(MemoryStore() if request.param == "memory" else ChromaStore(tmp_path / "index")) as index:
-        yield index
 
 
 def ids(documents: Sequence[LangChainDocument]) -> list[str | None]:
@@ -108,32 +82,16 @@ def as_hit(document: LangChainDocument) -> Hit:
     return Hit(Document(document.id, document.page_content, metadata), score, scores, ranks, frozenset(found_by))
 
 
-async def beats_during(work: Coroutine[Any, Any, Any]) -> int:
-    """How often another task had its turn meanwhile; 20 where nothing blocks."""
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            await asyncio.sleep(PAUSE / 20)
-            beats += 1
-
-    task = asyncio.create_task(heart())
-    await work
-    task.cancel()
-    return beats
-
-
 @pytest.mark.parametrize("mode", get_args(SearchMode))
 def test_documents_carry_the_hits_of_the_index_in_their_order(any_index: M3Index, mode: SearchMode) -> None:
-    documents = M3Retriever(index=any_index, mode=mode).invoke(QUERY)
+    documents = M3Retriever(index=any_index, mode=mode, return_scores=True).invoke(QUERY)
     hits = any_index.search(QUERY, mode=mode)
     assert [as_hit(document) for document in documents] == hits
     assert len(hits) >= 3
 
 
 def test_found_by_is_a_sorted_list(index: M3Index) -> None:
-    assert M3Retriever(index=index).invoke(QUERY)[0].metadata["found_by"] == ["dense", "sparse"]
+    assert M3Retriever(index=index, return_scores=True).invoke(QUERY)[0].metadata["found_by"] == ["dense", "sparse"]
 
 
 def test_k_comes_from_the_constructor(index: M3Index) -> None:
@@ -147,11 +105,37 @@ def test_k_of_a_call_goes_before_that_of_the_constructor(index: M3Index) -> None
     assert len(retriever.invoke(QUERY)) == 2
 
 
-def test_k_and_mode_can_be_configured(index: M3Index) -> None:
-    retriever = M3Retriever(index=index).configurable_fields(k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode"))
-    documents = retriever.invoke(QUERY, {"configurable": {"k": 2, "mode": "colbert"}})
-    assert ids(documents) == [hit.document.id for hit in index.search(QUERY, 2, mode="colbert")]
-    assert len(retriever.invoke(QUERY)) == len(DOCUMENTS)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_counts_wherever_it_is_said(index: M3Index, name: str) -> None:
+    value = SETTINGS[name]
+    plain = M3Retriever(index=index)
+    want = M3Retriever(index=index, **{name: value}).invoke(QUERY)
+    assert want != plain.invoke(QUERY)
+    assert plain.invoke(QUERY, **{name: value}) == want
+    assert plain.bind(**{name: value}).invoke(QUERY) == want
+    assert asyncio.run(plain.ainvoke(QUERY, **{name: value})) == want
+    configurable = plain.configurable_fields(**{name: ConfigurableField(id=f"my_{name}")})
+    assert configurable.invoke(QUERY) == plain.invoke(QUERY)
+    assert configurable.with_config(configurable={f"my_{name}": value}).invoke(QUERY) == want
+    assert asyncio.run(configurable.ainvoke(QUERY, {"configurable": {f"my_{name}": value}})) == want
+
+
+def test_several_settings_can_be_configured_together(index: M3Index) -> None:
+    names = ("k", "mode", "where", "where_document", "threshold", "return_scores")
+    retriever = M3Retriever(index=index).configurable_fields(**{name: ConfigurableField(id=name) for name in names})
+    chosen = {
+        "k": 1,
+        "mode": "colbert",
+        "where": {"lang": "en"},
+        "where_document": {"$contains": "a"},
+        "threshold": 0.1,
+        "return_scores": True,
+    }
+    [document] = retriever.with_config(configurable=chosen).invoke(QUERY)
+    [hit] = index.search(QUERY, 1, mode="colbert", where={"lang": "en"}, where_document={"$contains": "a"}, threshold=0.1)
+    assert as_hit(document) == hit
+    assert set(retriever.get_config_jsonschema()["$defs"]["Configurable"]["properties"]) == set(names)
+    assert len(retriever.invoke(QUERY)) == COUNT
 
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))
@@ -162,16 +146,20 @@ def test_async_gives_what_sync_gives(any_index: M3Index, mode: SearchMode) -> No
     assert asyncio.run(retriever.ainvoke(QUERY)) == retriever.invoke(QUERY)
 
 
-def test_async_leaves_the_event_loop_free() -> None:
-    retriever = M3Retriever(index=filled(MemoryStore(), SlowEncoder()))
-    assert asyncio.run(beats_during(retriever.ainvoke(QUERY))) >= 5
+async def test_async_leaves_the_event_loop_free(slow_index: M3Index, beats_during: Any) -> None:
+    assert await beats_during(M3Retriever(index=slow_index).ainvoke(QUERY)) >= 5
 
 
-def test_both_methods_take_the_same_settings_by_keyword_only() -> None:
-    for method in (M3Retriever._get_relevant_documents, M3Retriever._aget_relevant_documents):
-        parameters = inspect.signature(method).parameters
-        assert list(parameters) == ["self", "query", "run_manager", *SETTINGS]
-        assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in SETTINGS)
+async def test_a_chain_streams_and_passes_tags_and_callbacks_on(index: M3Index) -> None:
+    recorder = Recorder()
+    chain = M3Retriever(index=index, k=2, tags=["mine"]) | RunnableLambda(lambda documents: ids(documents))
+    config: Any = {"callbacks": [recorder], "tags": ["ours"]}
+    want = [hit.document.id for hit in index.search(QUERY, 2)]
+    assert [part async for part in chain.astream(QUERY, config)] == [want]
+    assert list(chain.stream(QUERY, config)) == [want]
+    assert await chain.abatch([QUERY, QUERY], config) == chain.batch([QUERY, QUERY], config) == [want, want]
+    assert sorted(name for name, _ in recorder.events) == ["end"] * 6 + ["start"] * 6
+    assert {"mine", "ours"} <= set(recorder.tags)
 
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))
@@ -179,6 +167,9 @@ def test_a_filter_holds_in_every_mode(any_index: M3Index, mode: SearchMode) -> N
     where = {"lang": "de"}
     assert set(ids(M3Retriever(index=any_index, mode=mode, where=where).invoke(QUERY))) == {"tart", "red"}
     assert set(ids(M3Retriever(index=any_index).invoke(QUERY, mode=mode, where=where))) == {"tart", "red"}
+    text = {"$and": [{"$contains": "apple"}, {"$not_contains": "car"}]}
+    assert set(ids(M3Retriever(index=any_index, mode=mode, where_document=text).invoke(QUERY))) == {"tart", "pie"}
+    assert ids(M3Retriever(index=any_index, where=where).invoke(QUERY, mode=mode, where_document=text)) == ["tart"]
 
 
 def test_none_in_a_call_lifts_the_setting_of_the_retriever(index: M3Index) -> None:
@@ -194,19 +185,31 @@ def test_a_threshold_cuts_what_scores_less(index: M3Index) -> None:
     assert ids(M3Retriever(index=index).invoke(QUERY, threshold=first.score)) == [first.document.id]
 
 
-def test_the_profile_can_give_the_threshold() -> None:
+def test_a_profile_of_a_call_goes_before_that_of_the_index(index: M3Index) -> None:
+    profile = Profile(weights=Weights(0, 0, 1), thresholds={"hybrid": 0.6})
+    want = [hit.document.id for hit in index.search(QUERY, threshold=0.6, weights=(0, 0, 1))]
+    assert ids(M3Retriever(index=index, profile=profile, threshold="profile").invoke(QUERY)) == want
+    assert ids(M3Retriever(index=index).invoke(QUERY, profile=profile, threshold="profile")) == want
+    assert 0 < len(want) < COUNT
+    keyword = M3Retriever(index=index, profile="keyword", return_scores=True).invoke(QUERY)
+    assert [as_hit(document).score for document in keyword] == [
+        hit.score for hit in index.search(QUERY, weights=(0.3, 0.6, 0.1))
+    ]
+
+
+def test_the_profile_can_give_the_threshold(filled: Callable[..., M3Index]) -> None:
     index = filled(MemoryStore(), profile=Profile(thresholds={"hybrid": 0.5, "colbert": 2.0}))
     retriever = M3Retriever(index=index, threshold="profile")
     assert ids(retriever.invoke(QUERY)) == [hit.document.id for hit in index.search(QUERY, threshold=0.5)]
-    assert 0 < len(retriever.invoke(QUERY)) < len(DOCUMENTS)
+    assert 0 < len(retriever.invoke(QUERY)) < COUNT
     assert retriever.invoke(QUERY, mode="colbert") == []
 
 
 @pytest.mark.parametrize("weights", [(0, 1, 0), [0.0, 2.0, 0.0], Weights(0, 1, 0), {"sparse": 3.0}])
 def test_weights_of_any_form_decide_the_score(index: M3Index, weights: Any) -> None:
     for documents in (
-        M3Retriever(index=index, weights=weights).invoke(QUERY),
-        M3Retriever(index=index).invoke(QUERY, weights=weights),
+        M3Retriever(index=index, weights=weights, return_scores=True).invoke(QUERY),
+        M3Retriever(index=index, return_scores=True).invoke(QUERY, weights=weights),
     ):
         scores = [document.metadata["score"] for document in documents]
         assert scores == pytest.approx([document.metadata["scores"]["sparse"] for document in documents])
@@ -219,27 +222,28 @@ def test_metadata_is_as_stored_without_scores(any_index: M3Index) -> None:
         LangChainDocument(hit.document.text, id=hit.document.id, metadata=dict(hit.document.metadata))
         for hit in any_index.search(QUERY)
     ]
-    assert M3Retriever(index=any_index, return_scores=False).invoke(QUERY) == want
-    assert M3Retriever(index=any_index).invoke(QUERY, return_scores=False) == want
-    assert asyncio.run(M3Retriever(index=any_index).ainvoke(QUERY, return_scores=False)) == want
-    [scored, *_] = M3Retriever(index=any_index, return_scores=False).invoke(QUERY, return_scores=True)
+    scoring = M3Retriever(index=any_index, return_scores=True)
+    assert M3Retriever(index=any_index).invoke(QUERY) == want
+    assert scoring.invoke(QUERY, return_scores=False) == want
+    assert asyncio.run(scoring.ainvoke(QUERY, return_scores=False)) == want
+    [scored, *_] = M3Retriever(index=any_index).invoke(QUERY, return_scores=True)
     assert set(scored.metadata) - set(want[0].metadata) == SCORE_KEYS
 
 
-def test_stored_and_given_metadata_are_never_touched(any_index: M3Index) -> None:
-    names = [document.id for document in DOCUMENTS]
-    given = [dict(document.metadata) for document in DOCUMENTS]
-    for document in M3Retriever(index=any_index).invoke(QUERY):
+def test_stored_and_given_metadata_are_never_touched(any_index: M3Index, documents: list[Document]) -> None:
+    names = [document.id for document in documents]
+    given = [dict(document.metadata) for document in documents]
+    for document in M3Retriever(index=any_index, return_scores=True).invoke(QUERY):
         document.metadata["lang"] = "changed"
         document.metadata.get("tags", []).append("changed")
     assert [document.metadata for document in any_index.get(names)] == given
-    assert [document.metadata for document in DOCUMENTS] == given
+    assert [document.metadata for document in documents] == given
 
 
-def test_the_hits_themselves_get_no_scores_into_their_metadata() -> None:
+def test_the_hits_themselves_get_no_scores_into_their_metadata(documents: list[Document]) -> None:
     index = KeepingIndex(HashingEncoder(), MemoryStore())
-    index.add(DOCUMENTS)
-    assert len(M3Retriever(index=index).invoke(QUERY)) == len(DOCUMENTS)
+    index.add(documents)
+    assert len(M3Retriever(index=index, return_scores=True).invoke(QUERY)) == COUNT
     assert not any(SCORE_KEYS & set(hit.document.metadata) for hit in index.hits)
 
 
@@ -247,9 +251,18 @@ def test_a_stored_key_named_score_is_seen_again_without_scores() -> None:
     index = M3Index(HashingEncoder(), MemoryStore())
     index.add([Document("rated", "apple pie", {"score": 5})])
     [hit] = index.search(QUERY)
-    retriever = M3Retriever(index=index)
+    retriever = M3Retriever(index=index, return_scores=True)
     assert retriever.invoke(QUERY)[0].metadata["score"] == hit.score != 5
     assert retriever.invoke(QUERY, return_scores=False)[0].metadata == {"score": 5}
+
+
+def test_the_bookkeeping_of_llama_index_stays_out_of_sight() -> None:
+    index = M3Index(HashingEncoder(), MemoryStore())
+    index.add([Document("node", "apple pie", {"_node_content": "{}", "_node_type": "TextNode", "doc_id": "a", "_node": 1})])
+    [document] = M3Retriever(index=index).invoke(QUERY)
+    assert document.metadata == {"doc_id": "a", "_node": 1}
+    [scored] = M3Retriever(index=index, return_scores=True).invoke(QUERY)
+    assert set(scored.metadata) == {"doc_id", "_node", *SCORE_KEYS}
 
 
 def test_batches_give_what_single_calls_give(any_index: M3Index) -> None:
@@ -305,6 +318,8 @@ def test_it_takes_part_in_a_chain(index: M3Index) -> None:
         {"mode": "dense", "weights": (1, 1, 1)},
         {"threshold": "high"},
         {"where": {"lang": {"$like": "e"}}},
+        {"where_document": {"$like": "e"}},
+        {"profile": "no such preset"},
     ],
     ids=str,
 )
@@ -353,18 +368,12 @@ def test_without_langchain_core_the_error_says_what_to_install() -> None:
     assert done.stdout == "langchain-core is not installed; run: pip install 'm3retriever[langchain]'\n"
 
 
-@pytest.mark.anyio
 class TestStandardSuite(RetrieversIntegrationTests):
-    """LangChain's own suite for retrievers, over Chroma."""
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
+    """LangChain's own suite for retrievers, over both stores."""
 
     @pytest.fixture(autouse=True)
-    def _fill(self, tmp_path: Path) -> Iterator[None]:
-        with filled(ChromaStore(tmp_path / "index")) as self.index:
-            yield
+    def _use(self, any_index: M3Index) -> None:
+        self.index = any_index
 
     @property
     def retriever_constructor(self) -> type[M3Retriever]:

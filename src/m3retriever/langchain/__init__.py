@@ -7,6 +7,19 @@ try:
 except ImportError as error:
     raise MissingExtraError("langchain-core", extra="langchain") from error
 
-from m3retriever.langchain.retriever import M3Retriever
+from m3retriever.langchain.chat import ExtractiveChatModel
+from m3retriever.langchain.embeddings import M3Embeddings, M3SparseEmbeddings, SparseVector
+from m3retriever.langchain.reranker import M3Reranker
+from m3retriever.langchain.retriever import M3Retriever, M3VectorStoreRetriever
+from m3retriever.langchain.vectorstore import M3VectorStore
 
-__all__ = ["M3Retriever"]
+__all__ = [
+    "ExtractiveChatModel",
+    "M3Embeddings",
+    "M3Reranker",
+    "M3Retriever",
+    "M3SparseEmbeddings",
+    "M3VectorStore",
+    "M3VectorStoreRetriever",
+    "SparseVector",
+]

@@ -1,47 +1,46 @@
-"""M3Index as a LangChain retriever: one class, which only translates."""
+"""LangChain retrievers over an M3Index, and over M3VectorStore."""
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Any, Final, Literal
+from collections.abc import Collection
+from numbers import Real
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from pydantic import ConfigDict, SkipValidation
+from langchain_core.vectorstores import VectorStoreRetriever
+from pydantic import ConfigDict, SkipValidation, model_validator
 
+from m3retriever.errors import InvalidArgumentError
 from m3retriever.index import M3Index
-from m3retriever.ranking import SearchMode, WeightsLike
-from m3retriever.types import Hit, Where
+from m3retriever.langchain.documents import from_hit
+from m3retriever.ranking import SEARCH_MODES, SearchMode, WeightsLike
+from m3retriever.types import Profile, Where
 
-
-class Unset(Enum):
-    """Tells a setting that a call left out from one it set to None."""
-
-    UNSET = "the retriever's own"
-
-
-UNSET: Final = Unset.UNSET
+SETTINGS = ("k", "mode", "weights", "threshold", "where", "where_document", "profile", "return_scores")
+SEARCH_TYPES = ("similarity", "similarity_score_threshold", "mmr", *SEARCH_MODES)
 
 
 class M3Retriever(BaseRetriever):
     """Gives any LangChain chain the hits of an M3Index, best first.
 
-    Every setting but `index` can also be given to one call, as in `invoke(query, k=3, where=None)`;
-    None there means none, not the retriever's own. What has no meaning is refused by the index, at
-    the call, with InvalidArgumentError; a keyword that is not listed here raises.
+    Every setting but `index` can also be given to one call, as in `invoke(query, k=3, where=None)`, and be
+    made configurable (`configurable_fields`); None means none, not the retriever's own. What has no meaning
+    is refused by the index, at the call, with InvalidArgumentError; an unknown keyword with TypeError.
 
     Parameters
     ----------
     index
         Where to search. The caller closes it.
-    k, mode, weights, threshold, where
+    k, mode, weights, threshold, where, where_document, profile
         As in `M3Index.search`. Weights go with mode "hybrid" only, and a number as threshold is on
         the scale of the score that ranks: a call that changes the mode may have to change them too.
     return_scores
         Whether each Document's metadata also holds `score` (which ranked it), `scores` and `ranks`
         (by mode) and `found_by` (a sorted list of modes), in place of stored keys of these names.
-        False leaves the metadata as stored: for comparing documents, or storing them elsewhere.
+        Default: the metadata is as stored.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -52,47 +51,26 @@ class M3Retriever(BaseRetriever):
     weights: SkipValidation[WeightsLike | None] = None
     threshold: SkipValidation[float | Literal["profile"] | None] = None
     where: SkipValidation[Where | None] = None
-    return_scores: bool = True
+    where_document: SkipValidation[Where | None] = None
+    profile: SkipValidation[Profile | str | Path | None] = None
+    return_scores: bool = False
 
     def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        k: int | Unset = UNSET,
-        mode: SearchMode | Unset = UNSET,
-        weights: WeightsLike | Unset | None = UNSET,
-        threshold: float | Literal["profile"] | Unset | None = UNSET,
-        where: Where | Unset | None = UNSET,
-        return_scores: bool | Unset = UNSET,
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **given: Any
     ) -> list[Document]:
-        settings = self._settings(k=k, mode=mode, weights=weights, threshold=threshold, where=where)
-        hits = self.index.search(query, **settings)
-        return self._documents(hits, return_scores)
+        scored, settings = self._settings(given)
+        return [from_hit(hit, scored=scored) for hit in self.index.search(query, **settings)]
 
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: int | Unset = UNSET,
-        mode: SearchMode | Unset = UNSET,
-        weights: WeightsLike | Unset | None = UNSET,
-        threshold: float | Literal["profile"] | Unset | None = UNSET,
-        where: Where | Unset | None = UNSET,
-        return_scores: bool | Unset = UNSET,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **given: Any
     ) -> list[Document]:
-        settings = self._settings(k=k, mode=mode, weights=weights, threshold=threshold, where=where)
-        hits = await self.index.asearch(query, **settings)
-        return self._documents(hits, return_scores)
+        scored, settings = self._settings(given)
+        return [from_hit(hit, scored=scored) for hit in await self.index.asearch(query, **settings)]
 
-    def _settings(self, **given: Any) -> dict[str, Any]:
-        """What goes to the index: the call's settings, and the retriever's for those left out."""
-        return {name: getattr(self, name) if value is UNSET else value for name, value in given.items()}
-
-    def _documents(self, hits: list[Hit], return_scores: bool | Unset) -> list[Document]:
-        scored = self.return_scores if return_scores is UNSET else return_scores
-        return [_document(hit, scored=scored) for hit in hits]
+    def _settings(self, given: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        """`return_scores`, and what goes to the index: the retriever's settings, and before them the call's."""
+        settings = {name: getattr(self, name) for name in SETTINGS} | given
+        return settings.pop("return_scores"), settings
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         """What a trace says of this retriever."""
@@ -104,9 +82,49 @@ class M3Retriever(BaseRetriever):
         )
 
 
-def _document(hit: Hit, *, scored: bool) -> Document:
-    """A fresh Document, so that no score is ever written into stored metadata."""
-    metadata = dict(hit.document.metadata)
-    if scored:
-        metadata.update(score=hit.score, scores=dict(hit.scores), ranks=dict(hit.ranks), found_by=sorted(hit.found_by))
-    return Document(id=hit.document.id, page_content=hit.document.text, metadata=metadata)
+class M3VectorStoreRetriever(VectorStoreRetriever):
+    """What `M3VectorStore.as_retriever` gives.
+
+    Parameters
+    ----------
+    search_type
+        "similarity" searches in the store's own mode; "hybrid", "dense", "sparse" or "colbert" in that one;
+        "mmr" takes hits that are unlike each other; "similarity_score_threshold" wants `score_threshold`
+        in the search_kwargs, in [0, 1].
+    search_kwargs
+        Those of the store's search method, such as k and filter. Keywords of a call go before them.
+    """
+
+    allowed_search_types: ClassVar[Collection[str]] = SEARCH_TYPES
+
+    @model_validator(mode="before")
+    @classmethod
+    def validate_search_type(cls, values: dict[str, Any]) -> Any:
+        """LangChain's check, for our search types, and with 0 and 1 as thresholds."""
+        search_type = values.get("search_type", "similarity")
+        if search_type not in cls.allowed_search_types:
+            raise InvalidArgumentError(f"search_type must be one of {', '.join(SEARCH_TYPES)}; got {search_type!r}")
+        if search_type == "similarity_score_threshold":
+            threshold = (values.get("search_kwargs") or {}).get("score_threshold")
+            if threshold is None:
+                raise InvalidArgumentError("similarity_score_threshold wants search_kwargs={'score_threshold': ...}; got none")
+            check_score_threshold(threshold)
+        return values
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **given: Any
+    ) -> list[Document]:
+        return self.vectorstore.search(query, self.search_type, **(self.search_kwargs | given))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **given: Any
+    ) -> list[Document]:
+        return await self.vectorstore.asearch(query, self.search_type, **(self.search_kwargs | given))
+
+
+def check_score_threshold(threshold: float | None) -> None:
+    """A relevance is in [0, 1], and so is what it is compared with; None cuts nothing."""
+    if threshold is None:
+        return
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or not 0 <= float(threshold) <= 1:
+        raise InvalidArgumentError(f"score_threshold must be a number between 0 and 1; got {threshold!r}")

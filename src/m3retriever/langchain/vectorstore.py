@@ -1,0 +1,348 @@
+"""M3Index as a LangChain vector store. It only translates: what it does, M3Index does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+
+from m3retriever.checks import check_k, listed_ids
+from m3retriever.diversity import mmr
+from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
+from m3retriever.index import M3Index
+from m3retriever.langchain.documents import from_hit, from_stored, ids_of, runs, to_stored
+from m3retriever.langchain.embeddings import M3Embeddings
+from m3retriever.langchain.opening import opened_for
+from m3retriever.langchain.retriever import M3VectorStoreRetriever, check_score_threshold
+from m3retriever.profile import as_profile
+from m3retriever.ranking import SEARCH_MODES, Ranking, SearchMode, WeightsLike
+from m3retriever.types import Document as StoredDocument
+from m3retriever.types import Encoder, FloatArray, Hit, Profile, Where
+
+Result = TypeVar("Result")
+
+
+class M3VectorStore(VectorStore):
+    """An M3Index with the methods of a LangChain vector store; `M3VectorStore.open("./index")` opens a folder.
+
+    Every search takes `filter` (Chroma's `where` language over metadata), `where_document` (over the text),
+    and by keyword `mode`, `weights`, `threshold` and `profile`, as in `M3Index.search`. Scores are higher
+    for better documents. Every method has an async twin that leaves the event loop free; an unknown keyword
+    is a TypeError.
+
+    Parameters
+    ----------
+    index
+        Where the documents are. The caller closes it: `store.index.close()`.
+    mode, weights
+        For calls that give none; weights where the mode is "hybrid".
+    """
+
+    def __init__(self, index: M3Index, *, mode: SearchMode = "hybrid", weights: WeightsLike | None = None) -> None:
+        if not isinstance(index, M3Index):
+            raise InvalidArgumentError(f"index must be an M3Index; got {index!r}: for a folder use M3VectorStore.open(path)")
+        Ranking.of(index.profile, mode, weights, None)  # refuses nonsense now, not at the first search
+        self.index, self.mode, self.weights = index, mode, weights
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        model: str | Encoder | None = None,
+        collection: str | None = None,
+        profile: Profile | str | Path | None = None,
+        mode: SearchMode = "hybrid",
+        weights: WeightsLike | None = None,
+    ) -> M3VectorStore:
+        """The store in a folder; `path` to `profile` as in `M3Index.open`."""
+        return cls(M3Index.open(path, model=model, collection=collection, profile=profile), mode=mode, weights=weights)
+
+    @property
+    def embeddings(self) -> M3Embeddings:
+        """The encoder of the index as LangChain's embeddings."""
+        return M3Embeddings(self.index.encoder)
+
+    # -- documents ---------------------------------------------------------------------------------
+
+    def add_texts(  # type: ignore[override]  # no **kwargs: an unknown keyword is an error
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """Store texts, at most `batch_size` at a time, and give their ids; a known id is replaced, None is made."""
+        return self._add(to_stored(texts, metadatas, ids), batch_size)
+
+    def add_documents(  # type: ignore[override]  # as above
+        self,
+        documents: Sequence[Document],
+        ids: Sequence[str | None] | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """`add_texts`; each document has the id in `ids`, else its own, else a new one."""
+        return self.add_texts(*_columns(documents, ids), batch_size=batch_size)
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """The documents with these ids, in this order, without those that are not here."""
+        return [from_stored(document) for document in _for_known(self.index.get, ids)]
+
+    def delete(  # type: ignore[override]  # as above
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        where: Where | None = None,
+        where_document: Where | None = None,
+    ) -> bool:
+        """Remove the documents with these ids that pass the filters; ids that are not here are left out.
+
+        With none of the three, InvalidArgumentError: for all documents say `delete(store.index.ids())`.
+        """
+        if ids is None and where is None and where_document is None:
+            raise InvalidArgumentError("delete takes ids, where or where_document; got none: for all, ids=store.index.ids()")
+        wanted = None if ids is None else listed_ids(ids)
+        if where is not None or where_document is not None:
+            passing = self.index.ids(where, where_document=where_document)
+            wanted = passing if wanted is None else sorted(set(passing).intersection(wanted))
+        if wanted:
+            _for_known(self.index.delete, wanted)
+        return True
+
+    @classmethod
+    def from_texts(  # type: ignore[override]  # as above
+        cls,
+        texts: Iterable[str],
+        embedding: Embeddings,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        *,
+        path: str | Path | None = None,
+        collection: str | None = None,
+        profile: Profile | str | Path | None = None,
+        index: M3Index | None = None,
+        mode: SearchMode = "hybrid",
+        weights: WeightsLike | None = None,
+        batch_size: int | None = None,
+    ) -> M3VectorStore:
+        """A store with these texts: in the folder `path`, or in `index`, or without either in memory only.
+
+        `embedding` is an M3Embeddings, whose encoder makes all vectors. Documents that are there already
+        stay. Nothing is opened or made where the texts, metadatas or ids cannot be stored.
+        """
+        documents = to_stored(texts, metadatas, ids)
+        with opened_for(embedding, index=index, path=path, collection=collection, profile=profile) as opened:
+            store = cls(opened, mode=mode, weights=weights)
+            store._add(documents, batch_size)
+        return store
+
+    @classmethod
+    def from_documents(
+        cls, documents: Sequence[Document], embedding: Embeddings, ids: Sequence[str | None] | None = None, **settings: Any
+    ) -> M3VectorStore:
+        """`from_texts`, of documents; their ids as in `add_documents`."""
+        texts, metadatas, ids = _columns(documents, ids)
+        return cls.from_texts(texts, embedding, metadatas, ids, **settings)
+
+    # -- searching ---------------------------------------------------------------------------------
+
+    def similarity_search(
+        self, query: str, k: int = 4, filter: Where | None = None, where_document: Where | None = None, **settings: Any
+    ) -> list[Document]:
+        """The k best documents, best first."""
+        hits = self.index.search(query, k, **self._asked(filter, where_document, **settings))
+        return [from_hit(hit) for hit in hits]
+
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, filter: Where | None = None, where_document: Where | None = None, **settings: Any
+    ) -> list[tuple[Document, float]]:
+        """The k best documents, each with the score that ranked it: higher is better, it is no distance."""
+        hits = self.index.search(query, k, **self._asked(filter, where_document, **settings))
+        return [(from_hit(hit), hit.score) for hit in hits]
+
+    def similarity_search_with_relevance_scores(
+        self,
+        query: str,
+        k: int = 4,
+        filter: Where | None = None,
+        where_document: Where | None = None,
+        *,
+        score_threshold: float | None = None,
+        **settings: Any,
+    ) -> list[tuple[Document, float]]:
+        """The k best documents, each with a number in [0, 1]; those below `score_threshold` are left out.
+
+        The probability of being relevant where the profile has a calibration; without one a similarity,
+        `Ranking.relevance`, of which unrelated texts have more than 0 too.
+        """
+        check_score_threshold(score_threshold)
+        asked = self._asked(filter, where_document, **settings)
+        given = asked.get("profile")
+        profile = self.index.profile if given is None else as_profile(given)
+        ranking = Ranking.of(profile, asked["mode"], asked["weights"], None)
+        floor = 0 if score_threshold is None else score_threshold
+        relevances = [(hit, _relevance(hit, ranking)) for hit in self.index.search(query, k, **asked)]
+        return [(from_hit(hit), relevance) for hit, relevance in relevances if relevance >= floor]
+
+    def similarity_search_by_vector(
+        self,
+        embedding: Sequence[float] | FloatArray,
+        k: int = 4,
+        filter: Where | None = None,
+        where_document: Where | None = None,
+        **settings: Any,
+    ) -> list[Document]:
+        """The k documents whose dense vectors are nearest; of `settings` it takes `threshold` only."""
+        hits = self.index.search_by_vector(embedding, k, where=filter, where_document=where_document, **settings)
+        return [from_hit(hit) for hit in hits]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Where | None = None,
+        where_document: Where | None = None,
+        **settings: Any,
+    ) -> list[Document]:
+        """k documents of the `fetch_k` best that are unlike each other; `lambda_mult` 1 takes the best."""
+        asked = self._asked(filter, where_document, **settings)
+        hits = self.index.search_diverse(query, k, among=fetch_k, balance=lambda_mult, **asked)
+        return [from_hit(hit) for hit in hits]
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: Sequence[float] | FloatArray,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        filter: Where | None = None,
+        where_document: Where | None = None,
+        **settings: Any,
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, of the documents whose dense vectors are nearest."""
+        check_k(k)
+        filters: dict[str, Any] = {"where": filter, "where_document": where_document}
+        hits = self.index.search_by_vector(embedding, max(k, fetch_k), **filters, **settings)
+        ids = [hit.document.id for hit in hits]
+        known, dense = _for_known(lambda ids: (set(ids), self.index.vectors(ids).dense), ids)
+        hits = [hit for hit in hits if hit.document.id in known]  # one may have been deleted meanwhile
+        scores = np.array([hit.score for hit in hits])
+        return [from_hit(hits[row]) for row in mmr(scores, dense, k, balance=lambda_mult)]
+
+    def search(self, query: str, search_type: str, **given: Any) -> list[Document]:
+        """The method that `search_type` names: similarity, similarity_score_threshold, mmr, or a mode."""
+        if search_type in SEARCH_MODES:
+            return self.similarity_search(query, mode=search_type, **given)
+        return super().search(query, search_type, **given)
+
+    def as_retriever(self, **given: Any) -> M3VectorStoreRetriever:
+        """A retriever over this store; takes `search_type`, `search_kwargs`, `tags` and what retrievers take."""
+        tags = given.pop("tags", None) or self._get_retriever_tags()
+        return M3VectorStoreRetriever(vectorstore=self, tags=tags, **given)
+
+    # -- async twins -------------------------------------------------------------------------------
+
+    async def aadd_texts(self, *given: Any, **settings: Any) -> list[str]:
+        """`add_texts`, in a thread."""
+        return await asyncio.to_thread(self.add_texts, *given, **settings)
+
+    async def aadd_documents(self, *given: Any, **settings: Any) -> list[str]:
+        """`add_documents`, in a thread."""
+        return await asyncio.to_thread(self.add_documents, *given, **settings)
+
+    async def aget_by_ids(self, *given: Any, **settings: Any) -> list[Document]:
+        """`get_by_ids`, in a thread."""
+        return await asyncio.to_thread(self.get_by_ids, *given, **settings)
+
+    async def adelete(self, *given: Any, **settings: Any) -> bool:
+        """`delete`, in a thread."""
+        return await asyncio.to_thread(self.delete, *given, **settings)
+
+    async def asimilarity_search(self, *given: Any, **settings: Any) -> list[Document]:
+        """`similarity_search`, in a thread."""
+        return await asyncio.to_thread(self.similarity_search, *given, **settings)
+
+    async def asimilarity_search_with_score(self, *given: Any, **settings: Any) -> list[tuple[Document, float]]:
+        """`similarity_search_with_score`, in a thread."""
+        return await asyncio.to_thread(self.similarity_search_with_score, *given, **settings)
+
+    async def asimilarity_search_with_relevance_scores(self, *given: Any, **settings: Any) -> list[tuple[Document, float]]:
+        """`similarity_search_with_relevance_scores`, in a thread."""
+        return await asyncio.to_thread(self.similarity_search_with_relevance_scores, *given, **settings)
+
+    async def asimilarity_search_by_vector(self, *given: Any, **settings: Any) -> list[Document]:
+        """`similarity_search_by_vector`, in a thread."""
+        return await asyncio.to_thread(self.similarity_search_by_vector, *given, **settings)
+
+    async def amax_marginal_relevance_search(self, *given: Any, **settings: Any) -> list[Document]:
+        """`max_marginal_relevance_search`, in a thread."""
+        return await asyncio.to_thread(self.max_marginal_relevance_search, *given, **settings)
+
+    async def amax_marginal_relevance_search_by_vector(self, *given: Any, **settings: Any) -> list[Document]:
+        """`max_marginal_relevance_search_by_vector`, in a thread."""
+        return await asyncio.to_thread(self.max_marginal_relevance_search_by_vector, *given, **settings)
+
+    async def asearch(self, *given: Any, **settings: Any) -> list[Document]:
+        """`search`, in a thread."""
+        return await asyncio.to_thread(self.search, *given, **settings)
+
+    @classmethod
+    async def afrom_texts(cls, *given: Any, **settings: Any) -> M3VectorStore:
+        """`from_texts`, in a thread."""
+        return await asyncio.to_thread(cls.from_texts, *given, **settings)
+
+    @classmethod
+    async def afrom_documents(cls, *given: Any, **settings: Any) -> M3VectorStore:
+        """`from_documents`, in a thread."""
+        return await asyncio.to_thread(cls.from_documents, *given, **settings)
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def _add(self, documents: Sequence[StoredDocument], batch_size: int | None) -> list[str]:
+        for run in runs(documents, batch_size):
+            self.index.add(run)
+        return [document.id for document in documents]
+
+    def _asked(
+        self,
+        filter: Where | None,
+        where_document: Where | None,
+        *,
+        mode: SearchMode | None = None,
+        weights: WeightsLike | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """What goes to the index: the call's settings, and the store's for those left out."""
+        mode = self.mode if mode is None else mode
+        if weights is None and mode == "hybrid":
+            weights = self.weights
+        return {"where": filter, "where_document": where_document, "mode": mode, "weights": weights, **settings}
+
+
+def _relevance(hit: Hit, ranking: Ranking) -> float:
+    return ranking.relevance(hit.scores) if hit.probability is None else hit.probability
+
+
+def _columns(documents: Sequence[Document], ids: Sequence[str | None] | None) -> tuple[list[str], list[Any], list[str | None]]:
+    """Texts, metadata and ids, one each."""
+    texts = [document.page_content for document in documents]
+    return texts, [document.metadata for document in documents], ids_of(documents, ids)
+
+
+def _for_known(call: Callable[[Sequence[str]], Result], ids: Sequence[str]) -> Result:
+    """What a call gives for those of the ids that are in the index."""
+    try:
+        return call(ids)
+    except UnknownDocumentError as error:
+        unknown = set(error.ids)
+    return _for_known(call, [id for id in ids if id not in unknown])
