@@ -4,21 +4,26 @@ import asyncio
 import pickle
 import subprocess
 import sys
-import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
 from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+)
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from m3retriever import (
     ChromaStore,
@@ -27,16 +32,15 @@ from m3retriever import (
     Hit,
     InvalidArgumentError,
     M3Index,
-    M3Vectors,
     MemoryStore,
     Profile,
     Weights,
 )
-from m3retriever.llama_index import M3NodeWithScore, M3Retriever
+from m3retriever.llama_index import M3NodeWithScore, M3Retriever, M3VectorStore
+from m3retriever.llama_index.nodes import scored_node
 from m3retriever.ranking import SearchMode
 
 QUERY = "red apple pie"
-PAUSE = 0.4  # seconds a slow query takes
 DOCUMENTS = [
     Document("pie", "apple pie", {"lang": "en", "year": 2020}),
     Document("long", "a red car stands before the old red house on the hill with an apple tree", {"lang": "en"}),
@@ -44,23 +48,6 @@ DOCUMENTS = [
     Document("red", "red red red", {"lang": "de"}),
     Document("far", "trains leave at noon", {"lang": "en"}),
 ]
-
-
-class SlowEncoder(HashingEncoder):
-    """Takes its time over a query, as a real model does."""
-
-    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
-        time.sleep(PAUSE)
-        return super().encode_queries(texts)
-
-
-class Recorder(BaseEventHandler):
-    """Keeps the events it is told of."""
-
-    events: list[Any] = []  # noqa: RUF012  # a pydantic field: every instance has its own
-
-    def handle(self, event: Any, **told: Any) -> None:
-        self.events.append(event)
 
 
 def filled(store: Any, encoder: HashingEncoder | None = None, profile: Profile | None = None) -> M3Index:
@@ -90,22 +77,6 @@ def as_hit(node: NodeWithScore) -> Hit:
     assert isinstance(node.node, TextNode)
     document = Document(node.node_id, node.text, node.metadata)
     return Hit(document, node.get_score(raise_error=True), node.scores, node.ranks, frozenset(node.found_by))
-
-
-async def beats_during(work: Coroutine[Any, Any, Any]) -> int:
-    """How often another task had its turn meanwhile; 20 where nothing blocks."""
-    beats = 0
-
-    async def heart() -> None:
-        nonlocal beats
-        while True:
-            await asyncio.sleep(PAUSE / 20)
-            beats += 1
-
-    task = asyncio.create_task(heart())
-    await work
-    task.cancel()
-    return beats
 
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))
@@ -138,10 +109,63 @@ def test_a_transformed_query_is_searched_as_its_one_text(index: M3Index) -> None
     assert retriever.retrieve(alone) == retriever.retrieve(alone.embedding_strs[0])
 
 
-@pytest.mark.parametrize("texts", [[], ["trains", "apples"]])
-def test_a_query_of_several_texts_or_none_is_refused(index: M3Index, texts: list[str]) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"got {len(texts)} custom_embedding_strs"):
-        M3Retriever(index=index).retrieve(QueryBundle(QUERY, custom_embedding_strs=texts))
+@pytest.mark.parametrize("mode", get_args(SearchMode))
+def test_a_query_of_several_texts_gives_each_node_its_best_hit(any_index: M3Index, mode: SearchMode) -> None:
+    bundle = QueryBundle("pie", custom_embedding_strs=["red car", "trains at noon", "red car"])
+    found = M3Retriever(index=any_index, mode=mode, k=4).retrieve(bundle)
+    best: dict[str, Hit] = {}
+    for hit in [hit for text in ("red car", "trains at noon") for hit in any_index.search(text, mode=mode)]:
+        if hit.document.id not in best or hit.score > best[hit.document.id].score:
+            best[hit.document.id] = hit
+    want = sorted(best.values(), key=lambda hit: (-hit.score, hit.document.id))[:4]
+    assert [as_hit(node) for node in found] == want
+    assert {"far", "red"} <= set(ids(found))
+    assert asyncio.run(M3Retriever(index=any_index, mode=mode, k=4).aretrieve(bundle)) == found
+
+
+def test_a_query_transform_that_keeps_the_original_is_searched_by_both(index: M3Index) -> None:
+    bundle = HyDEQueryTransform(llm=MockLLM()).run("trains leave")
+    assert len(bundle.embedding_strs) == 2
+    assert ids(M3Retriever(index=index, k=1).retrieve(bundle)) == ["far"]
+
+
+def test_a_query_of_no_text_is_refused(index: M3Index) -> None:
+    with pytest.raises(InvalidArgumentError, match="custom_embedding_strs"):
+        M3Retriever(index=index).retrieve(QueryBundle(QUERY, custom_embedding_strs=[]))
+
+
+@pytest.mark.parametrize("mode", get_args(SearchMode))
+def test_filters_of_llama_index_where_and_where_document_hold_together(any_index: M3Index, mode: SearchMode) -> None:
+    english = MetadataFilters(filters=[MetadataFilter(key="lang", value="en")])
+    old = {"year": {"$lt": 2021}}
+    settings: dict[str, Any] = {"index": any_index, "mode": mode}
+    assert set(ids(M3Retriever(**settings, filters=english).retrieve(QUERY))) >= {"pie", "long"}
+    assert "tart" not in ids(M3Retriever(**settings, filters=english).retrieve(QUERY))
+    assert ids(M3Retriever(**settings, filters=english, where=old).retrieve(QUERY)) == ["pie"]
+    with_text = M3Retriever(**settings, filters=english, where_document={"$contains": "house"})
+    assert ids(with_text.retrieve(QUERY)) == ["long"]
+    assert asyncio.run(with_text.aretrieve(QUERY)) == with_text.retrieve(QUERY)
+
+
+def test_a_profile_may_be_given_for_this_retriever(index: M3Index) -> None:
+    nodes = M3Retriever(index=index, profile=Profile(weights=Weights(0, 0, 1))).retrieve(QUERY)
+    assert [as_hit(node) for node in nodes] == index.search(QUERY, weights=(0, 0, 1))
+    assert M3Retriever(index=index, profile="keyword").retrieve(QUERY) != M3Retriever(index=index).retrieve(QUERY)
+
+
+def test_a_node_of_llama_index_comes_back_as_it_was_added(index: M3Index) -> None:
+    links: dict[Any, Any] = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book", metadata={"deep": {"er": 1}})}
+    given = TextNode(id_="own", text="trains", metadata={"page": 3, "none": None}, relationships=links)
+    M3VectorStore(index, metadata_mode="embed").add([given])
+    [found] = M3Retriever(index=index, where={"page": 3}).retrieve("trains")
+    assert found.node == given
+    assert found.node.hash == given.hash
+
+
+def test_the_probability_of_a_hit_is_passed_on() -> None:
+    hit = Hit(DOCUMENTS[0], 0.5, {"dense": 0.5}, {"dense": 1}, frozenset({"dense"}), probability=0.7)
+    assert scored_node(hit).probability == 0.7
+    assert scored_node(hit).to_dict()["probability"] == 0.7
 
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))
@@ -150,9 +174,9 @@ def test_async_gives_what_sync_gives(any_index: M3Index, mode: SearchMode) -> No
     assert asyncio.run(retriever.aretrieve(QUERY)) == retriever.retrieve(QUERY) != []
 
 
-def test_async_leaves_the_event_loop_free() -> None:
-    retriever = M3Retriever(index=filled(MemoryStore(), SlowEncoder()))
-    assert asyncio.run(beats_during(retriever.aretrieve(QUERY))) >= 5
+async def test_async_leaves_the_event_loop_free(waiting: Any) -> None:
+    retriever = M3Retriever(index=filled(MemoryStore(), waiting))
+    assert ids(await waiting.during(retriever.aretrieve(QUERY))) == ids(M3Retriever(index=retriever.index).retrieve(QUERY))
 
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))
@@ -242,14 +266,9 @@ def test_the_callback_manager_hears_of_a_retrieval(index: M3Index) -> None:
     assert end.payload == {EventPayload.NODES: nodes}
 
 
-def test_event_handlers_hear_of_start_and_end(index: M3Index) -> None:
-    recorder, dispatcher = Recorder(), get_dispatcher()
-    dispatcher.add_event_handler(recorder)
-    try:
-        nodes = asyncio.run(M3Retriever(index=index).aretrieve(QUERY))
-    finally:
-        dispatcher.event_handlers.remove(recorder)
-    start, end = recorder.events
+def test_event_handlers_hear_of_start_and_end(index: M3Index, recorder: Any) -> None:
+    nodes = asyncio.run(M3Retriever(index=index).aretrieve(QUERY))
+    start, _, _, end = recorder.events  # between them come ours: test_events.py
     assert isinstance(start, RetrievalStartEvent)
     assert isinstance(end, RetrievalEndEvent)
     assert start.str_or_query_bundle == QUERY

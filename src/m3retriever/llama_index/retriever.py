@@ -1,51 +1,45 @@
-"""M3Index as a LlamaIndex retriever: one class, which only translates, and the node it returns."""
+"""M3Index as a LlamaIndex retriever: one class, which only translates."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
 
 from m3retriever.errors import InvalidArgumentError
+from m3retriever.filters import both
 from m3retriever.index import M3Index
+from m3retriever.llama_index.events import tell_end, tell_start
+from m3retriever.llama_index.filters import as_where
+from m3retriever.llama_index.nodes import M3NodeWithScore, scored_node
 from m3retriever.ranking import SearchMode, WeightsLike
-from m3retriever.types import Hit, Mode, Where
-
-
-class M3NodeWithScore(NodeWithScore):
-    """A node with the score that ranked it, and beside it what that score came from.
-
-    The node itself is as stored: scores in its metadata would change its hash and reach the prompt.
-
-    Attributes
-    ----------
-    scores : the raw score in every mode
-    ranks : the place (from 1) the node has when ranked by that mode alone
-    found_by : the modes whose own search brought it in, sorted
-    """
-
-    scores: dict[Mode, float]
-    ranks: dict[Mode, int]
-    found_by: list[Mode]
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "M3NodeWithScore"
+from m3retriever.types import Hit, Profile, Where
 
 
 class M3Retriever(BaseRetriever):
-    """Gives any LlamaIndex query engine the hits of an M3Index, best first.
+    """Gives any LlamaIndex query engine the hits of an M3Index, best first, as M3NodeWithScore.
 
-    What has no meaning is refused by the index, when it is searched, with InvalidArgumentError.
+    A query is searched by its text; an embedding that a QueryBundle brings is another model's. A bundle
+    of several texts (HyDEQueryTransform makes one of a hypothetical answer and the question) is searched
+    by each of them, and a node keeps the hit in which it scored best.
+
+    What has no meaning is refused, when it is searched, with InvalidArgumentError. Event handlers hear
+    of each search with all scores: `M3RetrievalEndEvent`.
 
     Parameters
     ----------
     index
         Where to search. The caller closes it.
-    k, mode, weights, threshold, where
+    k, mode, weights, threshold, where, where_document, profile
         As in `M3Index.search`.
+    filters
+        LlamaIndex's MetadataFilters; a node has to pass these and `where`.
     callback_manager
         LlamaIndex's own.
     """
@@ -59,43 +53,58 @@ class M3Retriever(BaseRetriever):
         weights: WeightsLike | None = None,
         threshold: float | Literal["profile"] | None = None,
         where: Where | None = None,
+        where_document: Where | None = None,
+        profile: Profile | str | Path | None = None,
+        filters: MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         super().__init__(callback_manager=callback_manager)
         self.index, self.k, self.mode = index, k, mode
-        self.weights, self.threshold, self.where = weights, threshold, where
+        self.weights, self.threshold, self.profile = weights, threshold, profile
+        self.where, self.where_document, self.filters = where, where_document, filters
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self.index.search(_text(query_bundle), **self._settings())
-        return [_node(hit) for hit in hits]
+        settings = self._settings()
+        tell_start(query_bundle.query_str, settings)
+        nodes = self._found(query_bundle, settings)
+        tell_end(query_bundle.query_str, nodes)
+        return list(nodes)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = await self.index.asearch(_text(query_bundle), **self._settings())
-        return [_node(hit) for hit in hits]
+        settings = self._settings()
+        tell_start(query_bundle.query_str, settings)
+        nodes = await asyncio.to_thread(self._found, query_bundle, settings)
+        tell_end(query_bundle.query_str, nodes)
+        return list(nodes)
 
     def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("k", "mode", "weights", "threshold", "where")}
+        names = ("k", "mode", "weights", "threshold", "where_document", "profile")
+        where = both(self.where, as_where(self.filters))
+        return {"where": where} | {name: getattr(self, name) for name in names}
+
+    def _found(self, query: QueryBundle, settings: dict[str, Any]) -> list[M3NodeWithScore]:
+        hits = self.index.search_many(_texts(query), **settings)
+        return [scored_node(hit) for hit in _best(hits)[: self.k]]
 
 
-def _text(query: QueryBundle) -> str:
-    """The one text to search for. A bundle's embedding is another model's, and not used."""
+def _texts(query: QueryBundle) -> list[str]:
+    """The texts to search for."""
     texts = query.custom_embedding_strs
     if texts is None:
-        return query.query_str
-    if len(texts) != 1:
-        raise InvalidArgumentError(
-            f"a query is searched as one text; got {len(texts)} custom_embedding_strs: "
-            "give one (HyDEQueryTransform(include_original=False)) or none"
-        )
-    return texts[0]
+        return [query.query_str]
+    if not texts:
+        raise InvalidArgumentError("custom_embedding_strs holds at least one text; got none: leave it out to search query_str")
+    return texts
 
 
-def _node(hit: Hit) -> M3NodeWithScore:
-    document = hit.document
-    return M3NodeWithScore(
-        node=TextNode(id_=document.id, text=document.text, metadata=dict(document.metadata)),
-        score=hit.score,
-        scores=dict(hit.scores),
-        ranks=dict(hit.ranks),
-        found_by=sorted(hit.found_by),
-    )
+def _best(found: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """Each document's best hit among those of several queries, best first, ties by id."""
+    if len(found) == 1:
+        return list(found[0])
+    best: dict[str, Hit] = {}
+    for hits in found:
+        for hit in hits:
+            id = hit.document.id
+            if id not in best or hit.score > best[id].score:
+                best[id] = hit
+    return sorted(best.values(), key=lambda hit: (-hit.score, hit.document.id))

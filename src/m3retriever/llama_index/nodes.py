@@ -1,0 +1,206 @@
+"""From a LlamaIndex node to a Document of the index, and back to the same node.
+
+A document keeps, beside the node's own metadata, what LlamaIndex's stores keep (`_node_content`,
+`_node_type` and the id of the source document under three names), so that LlamaIndex's Chroma store
+reads it too. `_node_content` is data that anyone with access to Chroma may have written: only known
+classes are made from it, from their own fields, and what cannot be read is left aside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    TextNode,
+)
+from llama_index.core.schema import Document as LlamaDocument
+
+from m3retriever.checks import check_documents
+from m3retriever.errors import InvalidDocumentError
+from m3retriever.types import Document, Hit, Mode
+
+logger = logging.getLogger(__name__)
+
+CONTENT, TYPE, SOURCE = "_node_content", "_node_type", "ref_doc_id"
+SOURCE_NAMES = ("document_id", "doc_id", SOURCE)  # LlamaIndex's stores read one or the other
+BOOKKEEPING = (CONTENT, TYPE, *SOURCE_NAMES)
+MAX_CONTENT = 1 << 24  # characters of `_node_content`; a node with an image inside it has a few millions
+STORED_AS = "m3_stored_as"  # in `_node_content`: hash of the stored text, where that is not the node's own
+CLASSES: dict[str, type[BaseNode]] = {
+    kind.class_name(): kind for kind in (TextNode, Node, IndexNode, ImageNode, LlamaDocument, ImageDocument)
+}
+
+
+class M3NodeWithScore(NodeWithScore):
+    """A node with the score that ranked it, and beside it what that score came from.
+
+    The node itself is as stored: scores in its metadata would change its hash and reach the prompt.
+
+    Attributes
+    ----------
+    scores : the raw score in every mode
+    ranks : the place (from 1) the node has when ranked by that mode alone
+    found_by : the modes whose own search brought it in, sorted; empty where another retriever found it
+    probability : of being relevant, where the profile holds a calibration
+    """
+
+    scores: dict[Mode, float]
+    ranks: dict[Mode, int]
+    found_by: list[Mode]
+    probability: float | None = None
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "M3NodeWithScore"
+
+
+def scored_node(hit: Hit) -> M3NodeWithScore:
+    """A hit as LlamaIndex knows it."""
+    return M3NodeWithScore(
+        node=to_node(hit.document),
+        score=hit.score,
+        scores=dict(hit.scores),
+        ranks=dict(hit.ranks),
+        found_by=sorted(hit.found_by),
+        probability=hit.probability,
+    )
+
+
+def to_document(node: BaseNode, *, metadata_mode: MetadataMode = MetadataMode.NONE) -> Document:
+    """A node as the index stores it; the node is not changed.
+
+    Its text is the node's content in `metadata_mode`. None and empty lists in the metadata, which Chroma
+    cannot hold, count as absent for filters and come back with the node all the same.
+
+    Raises
+    ------
+    InvalidDocumentError
+        For metadata that Chroma cannot hold, such as a dict; it names the key and the node.
+    """
+    text = node.get_content(metadata_mode)
+    document = Document(node.node_id, text, _filterable(node.metadata))
+    check_documents([document])
+    metadata = {**document.metadata, CONTENT: _content(node, text, metadata_mode), TYPE: node.class_name()}
+    source = node.ref_doc_id or (node.node_id if isinstance(node, LlamaDocument) else None)
+    if source is not None:  # a Document stored whole is its own source
+        metadata.update(dict.fromkeys(SOURCE_NAMES, source))
+    return Document(document.id, text, metadata)
+
+
+def to_node(document: Document) -> BaseNode:
+    """The node that a document was made from; a TextNode for one that came another way.
+
+    Text and metadata are the document's: where another client changed them since, they win over what
+    `_node_content` says, so that a node always shows the metadata by which it was filtered.
+    """
+    if CONTENT not in document.metadata:
+        return TextNode(id_=document.id, text=document.text, metadata=dict(document.metadata))
+    try:
+        return _rebuilt(document)
+    except Exception as error:  # noqa: BLE001  # it may be anything, and so may what it makes a class raise
+        logger.debug("document %r: %s cannot be read: %s", document.id, CONTENT, type(error).__name__)
+    return TextNode(id_=document.id, text=document.text, metadata=_held(document))
+
+
+def _filterable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What filters see of a node's metadata. LlamaIndex's own names mean what LlamaIndex keeps there."""
+    return {key: value for key, value in metadata.items() if key not in BOOKKEEPING and not _is_absent(value)}
+
+
+def _held(document: Document) -> dict[str, Any]:
+    return {key: value for key, value in document.metadata.items() if key not in BOOKKEEPING}
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and not value)
+
+
+def _content(node: BaseNode, text: str, metadata_mode: MetadataMode) -> str:
+    """The node as JSON, without embedding, and without its text where the document holds just that."""
+    try:
+        kept = node.model_dump(mode="json")
+        kept["embedding"] = None
+        if kept.get("text_resource", "") is None:  # LlamaIndex would stumble over it
+            del kept["text_resource"]
+        if metadata_mode == MetadataMode.NONE:
+            _take_text_out(kept)
+        else:
+            kept[STORED_AS] = _hash(text)
+        content = json.dumps(kept, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidDocumentError(f"node {node.node_id!r} cannot be written as JSON: {error}") from error
+    if len(content) > MAX_CONTENT:
+        raise InvalidDocumentError(
+            f"node {node.node_id!r} has {len(content)} characters beside its text; at most {MAX_CONTENT} can be stored"
+        )
+    return content
+
+
+def _take_text_out(kept: dict[str, Any]) -> None:
+    if "text" in kept:
+        kept["text"] = ""
+    resource = kept.get("text_resource")
+    if resource is not None and resource["text"] is not None:
+        resource["text"] = ""
+
+
+def _rebuilt(document: Document) -> BaseNode:
+    content = document.metadata[CONTENT]
+    if not isinstance(content, str) or len(content) > MAX_CONTENT:
+        raise ValueError("not a JSON text of a node")
+    kept = json.loads(content)
+    kind = CLASSES.get(str(document.metadata.get(TYPE)), TextNode)
+    node = _made(kind, {**kept, "id_": document.id, "embedding": None})
+    if kept.get(STORED_AS) != _hash(document.text):
+        _put_text_in(node, document.text)
+    if not _agree(_filterable(node.metadata), _held(document)):
+        node.metadata = _held(document)
+    return node
+
+
+def _made(kind: type[BaseNode], kept: Mapping[str, Any]) -> BaseNode:
+    """A node of this class from its own fields alone: other keywords make some constructors fetch a URL."""
+    fields = {name: kept[name] for name in kind.model_fields if name in kept}
+    if kind is IndexNode:
+        fields["obj"] = _inner(fields.get("obj"))
+    return kind(**fields)
+
+
+def _inner(kept: Any) -> Any:
+    """What an IndexNode leads to, as `IndexNode.from_dict` reads it: a node, or a text."""
+    if kept is None:
+        return None
+    if isinstance(kept, dict) and kept.keys() == {"__data__", "__type__"}:
+        data = kept["__data__"]
+        return _made(CLASSES.get(data["class_name"], TextNode), data)
+    return TextNode(text=kept if isinstance(kept, str) else str(kept))
+
+
+def _put_text_in(node: BaseNode, text: str) -> None:
+    if not isinstance(node, Node):
+        node.set_content(text)
+    elif node.text_resource is None:
+        if text:
+            node.set_content(text)
+    elif text or node.text_resource.text is not None:
+        node.text_resource.text = text  # its mimetype, path and url stay
+
+
+def _agree(own: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    """Whether a node and its document have the same metadata. LlamaIndex's Chroma store writes None as ""."""
+    return all(own.get(key) == held.get(key) or (key not in own and held[key] == "") for key in own.keys() | held.keys())
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

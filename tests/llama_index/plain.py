@@ -1,0 +1,75 @@
+"""What a MetadataFilters means: plain Python over a node's metadata. The yardstick of the filter tests."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
+
+OPERATORS = list(FilterOperator)
+ONE_VALUE = ("==", "!=", ">", ">=", "<", "<=", "contains")
+LISTS = ("in", "nin", "any", "all")
+TEXTS = ("text_match", "text_match_insensitive")
+PYTHON: dict[str, Callable[[Any, Any], bool]] = {
+    "==": lambda value, operand: value == operand,
+    "!=": lambda value, operand: value != operand,
+    ">": lambda value, operand: value > operand,
+    ">=": lambda value, operand: value >= operand,
+    "<": lambda value, operand: value < operand,
+    "<=": lambda value, operand: value <= operand,
+    "in": lambda value, operand: value in operand,
+    "nin": lambda value, operand: value not in operand,
+    "contains": lambda value, operand: operand in value,
+    "any": lambda value, operand: any(one in value for one in operand),
+    "all": lambda value, operand: all(one in value for one in operand),
+    "text_match": lambda value, operand: isinstance(value, str) and operand in value,
+    "text_match_insensitive": lambda value, operand: isinstance(value, str) and operand.lower() in value.lower(),
+}
+
+
+def passes(metadata: Mapping[str, Any], filters: MetadataFilters | MetadataFilter) -> bool:
+    """Whether a node with this metadata passes."""
+    if isinstance(filters, MetadataFilter):
+        return _holds(metadata.get(filters.key), filters.operator.value, filters.value)
+    results = [passes(metadata, part) for part in filters.filters]
+    if not results:
+        return True
+    if filters.condition == FilterCondition.OR:
+        return any(results)
+    return not any(results) if filters.condition == FilterCondition.NOT else all(results)
+
+
+def _holds(value: Any, operator: str, operand: Any) -> bool:
+    if operator == "is_empty":
+        return value is None or value in ("", [])
+    if value is None or value == []:  # an empty list is not stored: it counts as absent
+        return operator in ("!=", "nin")
+    try:
+        return bool(PYTHON[operator](value, operand))
+    except TypeError:
+        return False
+
+
+def random_filters(random: Random, keys: list[str], values: list[Any], *, depth: int = 3) -> MetadataFilters:
+    """A nested MetadataFilters, any operator, condition and operand among them."""
+    parts: list[Any] = []
+    for _ in range(random.randint(1, 3)):
+        if depth and random.random() < 0.35:
+            parts.append(random_filters(random, keys, values, depth=depth - 1))
+        else:
+            parts.append(random_filter(random, keys, values))
+    return MetadataFilters(filters=parts, condition=random.choice([*FilterCondition, None]))
+
+
+def random_filter(random: Random, keys: list[str], values: list[Any]) -> MetadataFilter:
+    """One condition."""
+    operator = random.choice(OPERATORS)
+    if operator.value in TEXTS:
+        operand: Any = random.choice([value for value in values if isinstance(value, str)])
+    elif operator.value in LISTS:
+        kind = type(random.choice(values))
+        same = [value for value in values if type(value) is kind]
+        operand = random.choices(same, k=random.randint(0, 3))
+    else:
+        operand = None if operator.value == "is_empty" else random.choice(values)
+    return MetadataFilter(key=random.choice(keys), operator=operator, value=operand)
