@@ -110,6 +110,7 @@ def numbers(prompt):
         ),
         ("Answer it.\nQuestion: why?\nContext: all of this\nand that\nAnswer:", "why?", [(None, "all of this\nand that")]),
         ("Question: why?\n\n[1] one\n[2] two", "why?", [(1, "one"), (2, "two")]),
+        ("Question: first?\nAnswer: first.\n\n[1] one\n\nQuestion: second?\nAnswer:", "second?", [(1, "one")]),
         ("user: first?\nassistant: first.\n[1] one\nuser: second?\nassistant: ", "second?", [(1, "one")]),
         ("system: Help.\n--------------------\none\n--------------------\nuser: why?\nassistant: ", "why?", [(None, "one")]),
         ("one and no frame\n\nQuestion: why?", "why?", [(None, "one and no frame")]),
@@ -261,9 +262,15 @@ def test_sentences_come_in_reading_order_and_no_more_than_asked_for(encoder):
     passages = ["Vectors lie on the disk.", "Bread needs flour.", "On a disk vectors are stored by where they are."]
     prompt = f"{numbered(passages)}\n\nQuestion: where are vectors stored on a disk"
     assert answer(encoder, read_prompt(prompt), sentences=1) == ["On a disk vectors are stored by where they are. [3]"]
-    near = numbered(["Where are vectors stored?", "Bread needs flour.", "Stored vectors: where are they?"])
+    near = numbered(["Stored vectors: where are they?", "Bread needs flour.", "Where are vectors stored?"])
     pieces = answer(encoder, read_prompt(f"{near}\n\nQuestion: where are vectors stored"), sentences=3)
-    assert pieces == ["Where are vectors stored? [1] ", "Stored vectors: where are they? [3]"]
+    assert pieces == ["Stored vectors: where are they? [1] ", "Where are vectors stored? [3]"]
+
+
+def test_what_fits_much_less_than_the_best_is_left_out(encoder):
+    passages = ["Vectors are stored by hand in drawers.", "Where are vectors stored?"]
+    assert answered(encoder, f"{numbered(passages)}\n\nQuestion: where are vectors stored") == "Where are vectors stored? [2]"
+    assert answered(encoder, f"{numbered(passages[:1])}\n\nQuestion: where are vectors stored") == f"{passages[0]} [1]"
 
 
 def test_code_keeps_its_lines_and_its_citation_stands_below(encoder):
@@ -274,7 +281,10 @@ def test_code_keeps_its_lines_and_its_citation_stands_below(encoder):
 
 
 @pytest.mark.parametrize("encoder", [HashingEncoder(), CrowdedEncoder()], ids=["hashing", "crowded"])
-@pytest.mark.parametrize(("question", "language"), [("who painted the Mona Lisa?", "en"), ("谁画了蒙娜丽莎？", "zh")])
+@pytest.mark.parametrize(
+    ("question", "language"),
+    [("who painted the Mona Lisa?", "en"), ("谁画了蒙娜丽莎？", "zh"), ("モナリザを描いたのは誰ですか", "en")],
+)
 def test_where_nothing_fits_the_answer_says_so_in_the_language_of_the_question(encoder, question, language):
     assert answered(encoder, f"{numbered([CHROMA, BREAD])}\n\nQuestion: {question}") == NO_ANSWER[language]
     assert answered(encoder, question) == NO_PASSAGES[language]
@@ -320,6 +330,7 @@ def test_an_answer_is_kept_as_it_is_where_the_new_context_does_not_fit(encoder):
     existing = "Chroma stores vectors on disk. [2]"
     assert refined(encoder, existing, BREAD) == existing
     assert refined(encoder, existing, "") == existing
+    assert refined(encoder, f"Salt. [1] {existing}", BREAD) == f"Salt. [1] {existing}"
     assert refined(encoder, "Vectors are on disk, as it were", BREAD) == "Vectors are on disk, as it were"
 
 

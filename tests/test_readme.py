@@ -59,10 +59,3 @@ def test_links_and_files_named_exist(page):
 
 def test_the_changelog_speaks_of_this_version():
     assert f"## {m3retriever.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_an_example_runs(tmp_path, example):
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "hybrid" in done.stdout

@@ -7,7 +7,8 @@ A prompt is read by the conventions that RAG templates share:
 - the question after `Question:`, `Query:` or `问题:` at the start of a line. The last such line wins, so
   that none inside a passage is taken for it; where the question stands before the passages, the first.
 
-`numbered` writes passages so that no text of theirs can be taken for the frame around it.
+`numbered` writes passages so that no text of theirs can be taken for the frame around it. Written without
+it, a passage can end itself and forge the one with the next number; the question it can never forge.
 """
 
 from __future__ import annotations
