@@ -5,7 +5,7 @@ Run: python examples/langchain_rag.py [FOLDER OR FILE ...] [--question "..."]...
 Reads this repository's README and docs unless told otherwise. Without --llm the answer consists of the
 passages' own best sentences, so that nothing leaves this machine; --llm takes what LangChain's
 init_chat_model takes, such as anthropic:NAME or ollama:NAME. With --path the index stays there, and a
-second run encodes only what has changed.
+second run encodes only what has changed and forgets what is gone.
 """
 
 import argparse
@@ -59,6 +59,12 @@ def split(documents: list[Document]) -> list[Document]:
     return passages
 
 
+def forget_gone(index: M3Index, sources: list[Path], kept: set[str]) -> None:
+    """Remove the passages of these folders and files that are in them no more; others stay."""
+    theirs = tuple(f"{source.name}/" if source.is_dir() else f"{source.name} " for source in sources)
+    index.delete([id for id in index.ids() if id.startswith(theirs) and id not in kept])
+
+
 def language_model(name: str) -> BaseChatModel:
     """The model that --llm names."""
     try:
@@ -98,7 +104,8 @@ def main() -> None:
             documents = load(arguments.sources)
             model = language_model(arguments.llm) if arguments.llm else None
             with M3Index.open(arguments.path or folder, model=arguments.model) as index:
-                M3VectorStore(index).add_documents(split(documents))
+                added = M3VectorStore(index).add_documents(split(documents))
+                forget_gone(index, arguments.sources, set(added))
                 retriever = M3Retriever(index=index, k=arguments.k, return_scores=True)
                 for question in arguments.question or QUESTIONS:
                     ask(question, retriever, model or ExtractiveChatModel(model=index.encoder))

@@ -5,7 +5,7 @@ Run: python examples/llama_index_rag.py [FOLDER OR FILE ...] [--question "..."].
 Reads this repository's README and docs unless told otherwise. Without --llm the answer consists of the
 passages' own best sentences, so that nothing leaves this machine; --llm anthropic:NAME takes the class
 of the package llama-index-llms-anthropic, and so on. With --path the index stays there, and a second
-run encodes only what has changed; LangChain finds the same documents in it.
+run encodes only what has changed and forgets what is gone; LangChain finds the same documents in it.
 """
 
 import argparse
@@ -47,6 +47,12 @@ def split(documents: list[Document]) -> list[BaseNode]:
     return splitter.get_nodes_from_documents(documents)
 
 
+def forget_gone(index: M3Index, sources: list[Path], kept: set[str]) -> None:
+    """Remove the passages of these folders and files that are in them no more; others stay."""
+    theirs = tuple(f"{source.name}/" if source.is_dir() else f"{source.name} " for source in sources)
+    index.delete([id for id in index.ids() if id.startswith(theirs) and id not in kept])
+
+
 def language_model(name: str) -> LLM:
     """The model that --llm names: LlamaIndex has a package a provider, with its class in `llama_index.llms.PROVIDER`."""
     provider, _, model = name.partition(":")
@@ -85,7 +91,9 @@ def main() -> None:
             model = language_model(arguments.llm) if arguments.llm else None
             with M3Index.open(arguments.path or folder, model=arguments.model) as index:
                 store = M3VectorStore(index)
-                VectorStoreIndex.from_vector_store(store, embed_model=store.embed_model).insert_nodes(split(documents))
+                nodes = split(documents)
+                VectorStoreIndex.from_vector_store(store, embed_model=store.embed_model).insert_nodes(nodes)
+                forget_gone(index, arguments.sources, {node.node_id for node in nodes})
                 engine = CitationQueryEngine(
                     M3Retriever(index=index, k=arguments.k),
                     llm=model or ExtractiveLLM(model=index.encoder),

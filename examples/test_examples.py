@@ -139,6 +139,21 @@ def test_both_frameworks_find_what_the_other_one_indexed(folder):
         assert opened.ids() == ["empty.md 0", "notes/deep/stores.md 0", "notes/kitchen.md 0"]
 
 
+@pytest.mark.parametrize("name", RAG)
+def test_what_is_gone_from_the_folder_is_gone_from_the_answers(folder, name):
+    path = str(folder.parent / "index")
+    with M3Index.open(path, model="mini") as index:
+        index.add([Document("of another app", "Bread is baked at noon.")])
+    assert run(name, str(folder), "--path", path, "--question", "What does bread need?").returncode == 0
+    (folder / "kitchen.md").unlink()
+    again = run(name, str(folder), "--path", path, "--question", "What does bread need?")
+    assert "kitchen.md" not in again.stdout
+    with M3Index.open(path) as index:
+        left = index.ids()
+    assert "of another app" in left
+    assert [id for id in left if id.startswith("notes/")] == [id for id in left if id.startswith("notes/deep/stores.md ")]
+
+
 def test_reranking_mends_the_order_and_leaves_the_collection_alone():
     output = default_output("rerank_existing_chroma.py")
     before = [line.split()[1:] for line in output.splitlines() if line.startswith("  before:")]

@@ -228,7 +228,13 @@ def test_many_filters_at_once_do_not_trip_over_what_is_remembered(shared, monkey
             where = {"#id": f"d{(start + number) % 5}"}
             assert shared.ids(where) == passing(where)
 
-    assert together(*(lambda start=start: ask(start) for start in range(8))) == []
+    def remember(start):
+        for number in range(3000):
+            shared._allowed._keep((f"{start} {number}", 0), np.zeros(1, bool))
+
+    assert together(*(lambda start=start: ask(start) for start in range(4))) == []
+    assert together(*(lambda start=start: remember(start) for start in range(4))) == []
+    assert len(shared._allowed._kept) == 2
 
 
 def test_a_filter_asked_while_another_thread_writes_lets_nothing_else_through(tmp_path):

@@ -71,10 +71,10 @@ def check_depth(depth: int) -> None:
         raise InvalidArgumentError(f"depth must be >= 1; got {depth}")
 
 
-def check_k(k: int) -> None:
+def check_k(k: int, name: str = "k") -> None:
     """How many hits are wanted, >= 1."""
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise InvalidArgumentError(f"k must be an integer >= 1; got {k!r}")
+        raise InvalidArgumentError(f"{name} must be an integer >= 1; got {k!r}")
 
 
 def listed_ids(ids: Sequence[str]) -> list[str]:

@@ -8,10 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from m3retriever.filters import matches
 from m3retriever.fusion import mode_ranks, top_k
 from m3retriever.ranking import Ranking
-from m3retriever.types import Document, Mode, ModeScores, Where
+from m3retriever.types import Document, Mode, ModeScores
 
 Stage = Literal["hit", "below k", "below threshold", "not a candidate", "filtered out"]
 
@@ -90,10 +89,11 @@ def explain(
     candidates: ModeScores,
     ranking: Ranking,
     k: int,
-    where: Where | None,
+    passes: bool,
     shared: tuple[SharedToken, ...] = (),
 ) -> Explanation:
-    """Where a document stands among a query's candidates; `own` holds its scores, candidate or not."""
+    """Where a document stands among a query's candidates; `own` holds its scores, candidate or not, `passes`
+    says whether it passes the filter."""
     row = candidates.ids.index(document.id) if document.id in candidates.ids else None
     everyone = candidates if row is not None else _with(candidates, own)
     everyones = ranking.fuse(everyone)
@@ -101,7 +101,7 @@ def explain(
     rows = top_k(candidates, fused, len(candidates))
     eligible = ranking.eligible(candidates, fused, rows)
     stage: Stage = "hit"
-    if not matches(where, document):
+    if not passes:
         stage = "filtered out"
     elif row is None:
         stage = "not a candidate"
@@ -125,6 +125,18 @@ def explain(
         threshold=ranking.threshold,
         shared_tokens=shared,
     )
+
+
+def shared_tokens(
+    query: Mapping[int, float], document: Mapping[int, float], names: Mapping[int, str]
+) -> tuple[SharedToken, ...]:
+    """The tokens that both have, by {token id: weight}, largest product first; a token without a name is called by its id."""
+    shared = [
+        SharedToken(names.get(token, str(token)), weight, document[token])
+        for token, weight in query.items()
+        if token in document
+    ]
+    return tuple(sorted(shared, key=lambda token: -token.product))
 
 
 def _with(candidates: ModeScores, own: ModeScores) -> ModeScores:

@@ -5,8 +5,9 @@ It is Chroma's, in its widest form: conditions on metadata keys, on the text (`#
 $text_match_insensitive, $empty, and $gt to $lte between strings. Chroma's `where_document` is the part
 about the text, written without its key (`about_text`).
 
-MemoryStore filters with `matches`; the index checks every hit with `predicate` once more, so that a document that
-changed while a search ran cannot slip through. Tested against Chroma itself, operator by operator.
+MemoryStore filters with `predicate`; the index checks every hit with it once more, patterns apart, so
+that a document that changed while a search ran cannot slip through. Tested against Chroma itself, operator
+by operator.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from m3retriever.types import Document, Where
 CHROMA_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$not_contains")
 OPERATORS = (*CHROMA_OPERATORS, "$text_match", "$text_match_insensitive", "$empty")
 TEXT_OPERATORS = ("$contains", "$not_contains", "$regex", "$not_regex")
+PATTERNS = ("$regex", "$not_regex")
 ID_OPERATORS = ("$eq", "$ne", "$in", "$nin")
 JOINS = ("$and", "$or")
 TEXT, ID = "#document", "#id"  # Chroma's own names for what is not metadata
@@ -72,25 +74,34 @@ def matches(where: Where | None, document: Document) -> bool:
 
     A missing key fails every condition but $ne, $nin, $not_contains and $empty. Types are kept apart (a
     bool is no number, a str is neither), except that an int and a float compare by value; inside a list
-    ($contains) they do not. Regular expressions are searched for with Python's `re`.
+    ($contains) they do not. Regular expressions are searched for with Python's `re`, whose dialect differs
+    from Chroma's at the edges (\\p{L}, [[:alpha:]], $ before a last line break).
     """
     return predicate(where)(document)
 
 
-def predicate(where: Where | None) -> Callable[[Document], bool]:
-    """`matches` for many documents: what takes time, such as an $in of many values, is prepared once."""
+def predicate(where: Where | None, *, patterns: bool | None = None) -> Callable[[Document], bool]:
+    """`matches` for many documents: what takes time, such as an $in of many values, is prepared once.
+
+    With `patterns`, regular expressions are not searched for but taken to hold (True) or not to (False):
+    for documents that another engine, such as Chroma's, has judged already. Python's own engine may take
+    for ever over a short text, and its dialect is another one.
+    """
     if where is None:
         return lambda document: True
     [(key, condition)] = where.items()
     if key in JOINS:
-        parts, join = [predicate(part) for part in condition], all if key == "$and" else any
+        parts, join = [predicate(part, patterns=patterns) for part in condition], all if key == "$and" else any
         return lambda document: join(part(document) for part in parts)
     if key == "$not":
-        opposite = predicate(condition)
+        opposite = predicate(condition, patterns=None if patterns is None else not patterns)
         return lambda document: not opposite(document)
     operator, operand = operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS if key == ID else OPERATORS)
     if key == TEXT:
-        return lambda document: _text_holds(document.text, operator, operand)
+        if patterns is not None and operator in PATTERNS:
+            return lambda document: patterns
+        holds = _text_test(operator, operand)
+        return lambda document: holds(document.text)
     if operator in ("$eq", "$ne", "$in", "$nin"):
         operand = frozenset(operand if operator in ("$in", "$nin") else [operand])
     if key == ID:
@@ -117,6 +128,24 @@ def _about_text(where_document: Any, *, level: int) -> Where:
     if key in JOINS and isinstance(condition, list | tuple) and level < MOST_NESTED:
         return {key: [_about_text(part, level=level + 1) for part in condition]}
     return {key: condition} if key in JOINS else {TEXT: dict(where_document)}
+
+
+def has_pattern(where: Where) -> bool:
+    """Whether a regular expression is anywhere in a filter."""
+    [(key, condition)] = where.items()
+    if key in JOINS:
+        return any(has_pattern(part) for part in condition)
+    if key == "$not":
+        return has_pattern(condition)
+    return key == TEXT and operation(condition, TEXT_OPERATORS)[0] in PATTERNS
+
+
+def reads_text(where: Where) -> bool:
+    """Whether a filter looks at the text of documents."""
+    [(key, condition)] = where.items()
+    if key in JOINS:
+        return any(reads_text(part) for part in condition)
+    return reads_text(condition) if key == "$not" else key == TEXT
 
 
 def both(*filters: Where | None) -> Where | None:
@@ -153,11 +182,6 @@ def _check_special(key: str, operator: str, operand: Any) -> None:
         raise InvalidFilterError(f"{operator} on {key} takes non-empty text; got {operand!r}")
     for value in values:
         _check_scalar(key, value)
-    if operator.endswith("regex"):
-        try:
-            re.compile(operand)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise InvalidFilterError(f"{operator} takes a regular expression; got {operand!r}: {error}") from None
 
 
 def _check_operand(key: str, operator: str, operand: Any) -> None:
@@ -189,9 +213,15 @@ def _check_scalar(key: str, value: Any) -> None:
         raise InvalidFilterError(f"a filter on {key!r} takes text; got {value!r}, which holds a lone surrogate")
 
 
-def _text_holds(text: str, operator: str, operand: str) -> bool:
-    found = operand in text if operator.endswith("contains") else re.search(operand, text) is not None
-    return found != operator.startswith("$not")
+def _text_test(operator: str, operand: str) -> Callable[[str], bool]:
+    wanted = not operator.startswith("$not")
+    if operator not in PATTERNS:
+        return lambda text: (operand in text) == wanted
+    try:
+        pattern = re.compile(operand)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InvalidFilterError(f"{operator} takes a regular expression; got {operand!r}: {error}") from None
+    return lambda text: (pattern.search(text) is not None) == wanted
 
 
 def _holds(value: Any, operator: str, operand: Any) -> bool:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from m3retriever.checks import check_documents, check_k, listed_ids
 from m3retriever.diversity import check_balance, mmr, on_the_scale_of
 from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
-from m3retriever.explanation import Explanation, SharedToken, explain
-from m3retriever.filters import about_text, both, check_where, predicate
+from m3retriever.explanation import Explanation, SharedToken, explain, shared_tokens
+from m3retriever.filters import ID, about_text, both, check_where, predicate
 from m3retriever.fusion import mode_ranks, top_k
 from m3retriever.ingest import Added, batches, same
 from m3retriever.profile import as_profile, check_profile
 from m3retriever.ranking import Ranking, SearchMode, WeightsLike
+from m3retriever.twins import in_thread
 from m3retriever.types import (
     MODES,
     Adopts,
@@ -38,6 +38,8 @@ from m3retriever.types import (
     Tokenizes,
     Where,
 )
+
+Result = TypeVar("Result")
 
 
 class M3Index:
@@ -90,19 +92,17 @@ class M3Index:
         """
         if not str(path):
             raise InvalidArgumentError("path must name a folder; got ''")
-        from m3retriever.encoders import DEFAULT_MODEL, lasting, load_encoder
+        from m3retriever.encoders import DEFAULT_MODEL, as_encoder, source_of
         from m3retriever.stores.chroma import ChromaStore
 
         if model is None and not ChromaStore.exists(path, collection):
             model = DEFAULT_MODEL
-        source = lasting(model) if isinstance(model, str) else None
-        encoder = load_encoder(model) if isinstance(model, str) else model  # before a folder is made for it
+        encoder = None if model is None else as_encoder(model)  # before a folder is made for it
         store = ChromaStore(path, collection=collection)
         try:
             if encoder is None:
-                source = store.settings()["source"] or DEFAULT_MODEL
-                encoder = load_encoder(source)
-            store.source = source
+                encoder = as_encoder(store.settings()["source"] or DEFAULT_MODEL)
+            store.source = source_of(encoder)
             return cls(encoder, store, _profile_of(profile, Path(path)))
         except BaseException:
             store.close()
@@ -125,19 +125,29 @@ class M3Index:
             done += self._add(batch, progress=progress)
         return done
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove documents; UnknownDocumentError, before any is removed, where an id is not here."""
-        self.store.delete(listed_ids(ids))
+    def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
+        """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped."""
+        self._for_known(self.store.delete, listed_ids(ids), skip_unknown)
 
-    def ids(self, where: Where | None = None, *, where_document: Where | None = None) -> list[str]:
-        """Ids of the documents that pass the filters, all of them without one, ascending."""
+    def get(self, ids: Sequence[str], *, skip_unknown: bool = False) -> list[Document]:
+        """Documents by id, in this order; UnknownDocumentError where an id is not here, or they are skipped."""
+        return self._for_known(self.store.get, listed_ids(ids), skip_unknown) or []
+
+    def ids(
+        self,
+        where: Where | None = None,
+        *,
+        where_document: Where | None = None,
+        among: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Ids of the documents that pass the filters, all of them without one, ascending; of those `among` only."""
         if not isinstance(self.store, ListsIds):
             raise InvalidArgumentError(f"{type(self.store).__name__} does not list its ids")
-        return self.store.ids(_where(where, where_document))
-
-    def get(self, ids: Sequence[str]) -> list[Document]:
-        """Documents by id, in this order; UnknownDocumentError where an id is not here."""
-        return self.store.get(listed_ids(ids))
+        where = _where(where, where_document)
+        wanted = None if among is None else listed_ids(among)
+        if wanted == []:
+            return []
+        return self.store.ids(both(where, None if wanted is None else {ID: {"$in": wanted}}))
 
     def vectors(self, ids: Sequence[str]) -> M3Vectors:
         """The stored vectors of documents, in this order."""
@@ -236,14 +246,9 @@ class M3Index:
             Those of `search`: the picking starts from its hits. Likeness is the cosine of dense vectors.
         """
         check_k(k)
-        if not isinstance(among, int | np.integer) or isinstance(among, bool) or among < 1:
-            raise InvalidArgumentError(f"among must be an integer >= 1; got {among!r}")
+        check_k(among, "among")
         check_balance(balance)
-        hits, dense = self._with_dense(self.search(query, max(k, among), **settings))
-        if not hits:
-            return []
-        scores = on_the_scale_of(np.array([hit.score for hit in hits]), np.array([hit.scores["dense"] for hit in hits]))
-        return [hits[row] for row in mmr(scores, dense, k, balance=balance)]
+        return self._diverse(self.search(query, max(k, among), **settings), k, balance)
 
     def search_by_vector(
         self,
@@ -260,8 +265,23 @@ class M3Index:
         """
         check_k(k)
         ranking = Ranking.of(self.profile, "dense", None, threshold)
-        hits = self._search(_dense_query(vector), ranking, k, depth=k, where=_where(where, where_document))
-        return [_dense_only(hit) for hit in hits]
+        query = M3Vectors.dense_only(vector)
+        return [_dense_only(hit) for hit in self._search(query, ranking, k, depth=k, where=_where(where, where_document))]
+
+    def search_diverse_by_vector(
+        self,
+        vector: Sequence[float] | FloatArray,
+        k: int = 10,
+        *,
+        among: int = 50,
+        balance: float = 0.5,
+        **settings: Any,
+    ) -> list[Hit]:
+        """`search_diverse`, from the hits of `search_by_vector`, whose settings it takes."""
+        check_k(k)
+        check_k(among, "among")
+        check_balance(balance)
+        return self._diverse(self.search_by_vector(vector, max(k, among), **settings), k, balance)
 
     def score(
         self,
@@ -279,10 +299,9 @@ class M3Index:
         where = _where(where, where_document)
         vectors = self._encode_queries([query])
         if ids is not None:
-            ids = listed_ids(ids)
-            if where is not None:
-                ids = [document.id for document in self.store.get(ids) if predicate(where)(document)]
-            return self.store.score(vectors, ids)
+            self.store.get(wanted := listed_ids(ids))
+            passing = set(wanted if where is None else self.ids(where, among=wanted))
+            return self.store.score(vectors, [id for id in wanted if id in passing])
         return self.store.search(vectors, depth=self.profile.depth, where=where)
 
     def explain(
@@ -315,8 +334,8 @@ class M3Index:
             candidates=candidates,
             ranking=ranking,
             k=k,
-            where=where,
-            shared=self._shared(vectors, query, id),
+            passes=where is None or id in self.ids(where, among=[id]),
+            shared=self._shared_tokens(vectors, query, id),
         )
 
     # -- housekeeping ------------------------------------------------------------------------------
@@ -333,49 +352,18 @@ class M3Index:
 
     # -- async twins -------------------------------------------------------------------------------
 
-    async def aadd(self, documents: Sequence[Document], *, progress: bool = False) -> Added:
-        """`add`, in a thread."""
-        return await asyncio.to_thread(self.add, documents, progress=progress)
-
-    async def adelete(self, ids: Sequence[str]) -> None:
-        """`delete`, in a thread."""
-        await asyncio.to_thread(self.delete, ids)
-
-    async def aget(self, ids: Sequence[str]) -> list[Document]:
-        """`get`, in a thread."""
-        return await asyncio.to_thread(self.get, ids)
-
-    async def avectors(self, ids: Sequence[str]) -> M3Vectors:
-        """`vectors`, in a thread."""
-        return await asyncio.to_thread(self.vectors, ids)
-
-    async def asearch(self, query: str, k: int = 10, **settings: Any) -> list[Hit]:
-        """`search`, in a thread; takes its keyword arguments."""
-        return await asyncio.to_thread(self.search, query, k, **settings)
-
-    async def asearch_many(self, queries: Sequence[str], k: int = 10, **settings: Any) -> list[list[Hit]]:
-        """`search_many`, in a thread; takes its keyword arguments."""
-        return await asyncio.to_thread(self.search_many, queries, k, **settings)
-
-    async def aids(self, where: Where | None = None, *, where_document: Where | None = None) -> list[str]:
-        """`ids`, in a thread."""
-        return await asyncio.to_thread(self.ids, where, where_document=where_document)
-
-    async def asearch_diverse(self, query: str, k: int = 10, **settings: Any) -> list[Hit]:
-        """`search_diverse`, in a thread; takes its keyword arguments."""
-        return await asyncio.to_thread(self.search_diverse, query, k, **settings)
-
-    async def asearch_by_vector(self, vector: Sequence[float] | FloatArray, k: int = 10, **settings: Any) -> list[Hit]:
-        """`search_by_vector`, in a thread; takes its keyword arguments."""
-        return await asyncio.to_thread(self.search_by_vector, vector, k, **settings)
-
-    async def ascore(self, query: str, **settings: Any) -> ModeScores:
-        """`score`, in a thread; takes its keyword arguments."""
-        return await asyncio.to_thread(self.score, query, **settings)
-
-    async def aexplain(self, query: str, id: str, **settings: Any) -> Explanation:
-        """`explain`, in a thread; takes its keyword arguments."""
-        return await asyncio.to_thread(self.explain, query, id, **settings)
+    aadd = in_thread(add)
+    adelete = in_thread(delete)
+    aget = in_thread(get)
+    aids = in_thread(ids)
+    avectors = in_thread(vectors)
+    asearch = in_thread(search)
+    asearch_many = in_thread(search_many)
+    asearch_diverse = in_thread(search_diverse)
+    asearch_by_vector = in_thread(search_by_vector)
+    asearch_diverse_by_vector = in_thread(search_diverse_by_vector)
+    ascore = in_thread(score)
+    aexplain = in_thread(explain)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -387,6 +375,19 @@ class M3Index:
             self.store.add(changed, self.encoder.encode_documents(texts, progress=progress))
         replaced = sum(document.id in held for document in changed)
         return Added(len(changed) - replaced, replaced, len(documents) - len(changed))
+
+    @staticmethod
+    def _for_known(call: Callable[[list[str]], Result], ids: list[str], skip_unknown: bool) -> Result | None:
+        """What a call gives, made again without the ids that it says it does not know; None where none is left."""
+        while ids:
+            try:
+                return call(ids)
+            except UnknownDocumentError as error:
+                if not skip_unknown:
+                    raise
+                unknown = set(error.ids)
+                ids = [id for id in ids if id not in unknown]
+        return None
 
     def _held(self, ids: Sequence[str]) -> dict[str, Document]:
         """Those of the documents that the store has."""
@@ -417,7 +418,7 @@ class M3Index:
         scores = self.store.search(query, depth=depth, where=where)
         fused = ranking.fuse(scores)
         rows = ranking.eligible(scores, fused, top_k(scores, fused, len(scores)))
-        ranks, passes = mode_ranks(scores), predicate(where)
+        ranks, passes = mode_ranks(scores), predicate(where, patterns=True)  # the store has searched for patterns
         hits: list[Hit] = []
         for start in range(0, len(rows), k):  # a second round only where a document changed meanwhile
             batch = rows[start : start + k]
@@ -426,10 +427,25 @@ class M3Index:
                 document = held.get(scores.ids[row])
                 if document is not None and passes(document):
                     place = {mode: ranks[mode][row] for mode in MODES}
-                    hits.append(Hit(document, float(fused[row]), scores.of(row), place, scores.found_by[row]))
+                    score, by_mode = float(fused[row]), scores.of(row)
+                    hits.append(Hit(document, score, by_mode, place, scores.found_by[row], *ranking.judged(score, by_mode)))
             if len(hits) >= k:
                 break
         return hits[:k]
+
+    def _shared_tokens(self, query: M3Vectors, text: str, id: str) -> tuple[SharedToken, ...]:
+        if not isinstance(self.store, HoldsVectors):
+            return ()
+        tokens = self.encoder.tokenize(text) if isinstance(self.encoder, Tokenizes) else []
+        names = {token.id: text[token.start : token.end] for token in tokens}
+        return shared_tokens(query.sparse_row(0), self.store.vectors([id]).sparse_row(0), names)
+
+    def _diverse(self, hits: list[Hit], k: int, balance: float) -> list[Hit]:
+        hits, dense = self._with_dense(hits)
+        if not hits:
+            return []
+        scores = on_the_scale_of(np.array([hit.score for hit in hits]), np.array([hit.scores["dense"] for hit in hits]))
+        return [hits[row] for row in mmr(scores, dense, k, balance=balance)]
 
     def _with_dense(self, hits: list[Hit]) -> tuple[list[Hit], FloatArray]:
         """The hits with their documents' dense vectors, without those that were deleted meanwhile."""
@@ -437,20 +453,6 @@ class M3Index:
             return hits, self.vectors([hit.document.id for hit in hits]).dense
         except UnknownDocumentError as error:
             return self._with_dense([hit for hit in hits if hit.document.id not in error.ids])
-
-    def _shared(self, query: M3Vectors, text: str, id: str) -> tuple[SharedToken, ...]:
-        if not isinstance(self.store, HoldsVectors):
-            return ()
-        names: dict[int, str] = {}
-        if isinstance(self.encoder, Tokenizes):
-            names = {token.id: text[token.start : token.end] for token in self.encoder.tokenize(text)}
-        document = self.store.vectors([id]).sparse_row(0)
-        shared = [
-            SharedToken(names.get(token, str(token)), weight, document[token])
-            for token, weight in query.sparse_row(0).items()
-            if token in document
-        ]
-        return tuple(sorted(shared, key=lambda token: -token.product))
 
 
 def _profile_of(given: Profile | str | Path | None, folder: Path) -> Profile:
@@ -470,16 +472,3 @@ def _dense_only(hit: Hit) -> Hit:
     scores: dict[Mode, float] = {"dense": hit.scores["dense"]}
     ranks: dict[Mode, int] = {"dense": hit.ranks["dense"]}
     return replace(hit, scores=scores, ranks=ranks, found_by=frozenset(scores))
-
-
-def _dense_query(vector: Sequence[float] | FloatArray) -> M3Vectors:
-    """A query that has a dense vector and nothing else; brought to norm 1, as BGE-M3's are."""
-    try:
-        dense = np.asarray(vector, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"a query vector is one row of numbers: {error}") from error
-    if dense.ndim != 1 or not np.isfinite(dense).all() or not dense.any():
-        raise InvalidArgumentError(f"a query vector is one row of finite numbers, not all 0; got shape {dense.shape}")
-    dense = dense / np.abs(dense).max()  # first, so that no square is too large or too small
-    unit = (dense / np.linalg.norm(dense)).astype(np.float32)
-    return M3Vectors.from_rows(unit[None], [{}], [np.empty((0, len(unit)), np.float32)])

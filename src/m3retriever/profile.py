@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from m3retriever.calibration import calibration_of
 from m3retriever.errors import InvalidArgumentError, ProfileError
 from m3retriever.fusion import fusion_named
 from m3retriever.types import MODES, Profile, Weights
@@ -59,8 +60,10 @@ def as_profile(given: Profile | str | Path) -> Profile:
 
 
 def check_profile(profile: Profile, model: str) -> None:
-    """Refuse a profile whose fusion does not exist, or that was fitted on another model."""
+    """Refuse a profile whose fusion does not exist, whose calibration is none, or that was fitted on another model."""
     fusion_named(profile.fusion)
+    for mode in profile.calibration or {}:
+        calibration_of(profile, mode)
     if profile.model not in (None, model):
         raise ProfileError(f"the profile was fitted on {profile.model!r}, not on {model!r}: fit it again for this model")
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from m3retriever.calibration import Calibration, calibration_of
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.fusion import contributions, fusion_named
 from m3retriever.types import MODES, FloatArray, Mode, ModeScores, Profile, Weights
@@ -26,6 +27,7 @@ class Ranking:
     weights: Weights
     fusion: str
     threshold: float | None
+    calibration: Calibration | None = None
 
     @classmethod
     def of(cls, profile: Profile, mode: SearchMode, weights: WeightsLike | None, threshold: float | str | None) -> Ranking:
@@ -35,12 +37,13 @@ class Ranking:
         if weights is not None and mode != "hybrid":
             raise InvalidArgumentError(f"weights go with mode 'hybrid'; got mode {mode!r}")
         chosen = profile.weights if weights is None else Weights.of(weights)
+        known = calibration_of(profile, mode) if weights is None else None  # fitted with the profile's weights
         if isinstance(threshold, str) and threshold == "profile":
-            return cls(mode, chosen, profile.fusion, profile.thresholds.get(mode))
+            return cls(mode, chosen, profile.fusion, profile.thresholds.get(mode), known)
         real = isinstance(threshold, Real) and not isinstance(threshold, bool)
         if threshold is not None and not (real and np.isfinite(float(threshold))):
             raise InvalidArgumentError(f"threshold must be a finite number or 'profile'; got {threshold!r}")
-        return cls(mode, chosen, profile.fusion, None if threshold is None else float(threshold))
+        return cls(mode, chosen, profile.fusion, None if threshold is None else float(threshold), known)
 
     def fuse(self, scores: ModeScores) -> FloatArray:
         """One score per candidate, (n,) float64."""
@@ -60,6 +63,11 @@ class Ranking:
         if self.fusion != "weighted_sum":
             return {}
         return dict(zip(MODES, contributions(scores, self.weights)[0].tolist(), strict=True))
+
+    def judged(self, score: float, scores: Mapping[Mode, float]) -> tuple[float | None, float]:
+        """The probability of being relevant, None without a calibration, and the relevance, of one candidate."""
+        probability = None if self.calibration is None else self.calibration.probability(score)
+        return probability, self.relevance(scores) if probability is None else probability
 
     def relevance(self, scores: Mapping[Mode, float]) -> float:
         """How alike query and document are, in [0, 1]: the mode's own score, or in hybrid mode the weighted mean.

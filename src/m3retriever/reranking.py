@@ -28,13 +28,15 @@ class Reranked:
     score : the fused score, or the mode's own
     scores : the raw score in every mode
     ranks : its place (from 1) among the texts when ranked by that mode alone
-    relevance : how alike query and text are, in [0, 1]; see `Ranking.relevance`
+    probability : of being relevant, where the profile holds a calibration of what ranked it
+    relevance : in [0, 1]: the probability, or without one a similarity; see `Ranking.relevance`
     """
 
     place: int
     score: float
     scores: Mapping[Mode, float]
     ranks: Mapping[Mode, int]
+    probability: float | None
     relevance: float
 
 
@@ -78,4 +80,4 @@ def rerank(
 
 def _reranked(row: int, score: float, scores: ModeScores, ranks: Mapping[Mode, list[int]], ranking: Ranking) -> Reranked:
     by_mode = scores.of(row)
-    return Reranked(row, score, by_mode, {mode: ranks[mode][row] for mode in MODES}, ranking.relevance(by_mode))
+    return Reranked(row, score, by_mode, {mode: ranks[mode][row] for mode in MODES}, *ranking.judged(score, by_mode))

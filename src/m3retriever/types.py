@@ -143,7 +143,8 @@ class Hit:
     scores : the raw score in every mode
     ranks : the place (from 1) the candidate has when ranked by that mode alone, ties by id
     found_by : the modes whose own search brought it in
-    probability : of being relevant, where the profile holds a calibration
+    probability : of being relevant, where the profile holds a calibration of what ranked it
+    relevance : in [0, 1]: the probability, or without one a similarity; see `Ranking.relevance`
     """
 
     document: Document
@@ -152,6 +153,7 @@ class Hit:
     ranks: Mapping[Mode, int]
     found_by: frozenset[Mode]
     probability: float | None = None
+    relevance: float | None = None
 
 
 @dataclass(frozen=True)

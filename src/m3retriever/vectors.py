@@ -113,6 +113,19 @@ class M3Vectors:
         return cls.from_rows(np.empty((0, dim), np.float32), [], [])
 
     @classmethod
+    def dense_only(cls, vector: Sequence[float] | FloatArray) -> M3Vectors:
+        """One text of which only the dense vector is known, (d,); brought to norm 1, without tokens."""
+        try:
+            dense = np.asarray(vector, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidVectorsError(f"a dense vector is one row of numbers: {error}") from error
+        if dense.ndim != 1 or not np.isfinite(dense).all() or not dense.any():
+            raise InvalidVectorsError(f"a dense vector is one row of finite numbers, not all 0; got shape {dense.shape}")
+        dense = dense / np.abs(dense).max()  # first, so that no square is too large or too small
+        unit = (dense / np.linalg.norm(dense)).astype(np.float32)
+        return cls.from_rows(unit[None], [{}], [np.empty((0, len(unit)), np.float32)])
+
+    @classmethod
     def concat(cls, parts: Sequence[M3Vectors], *, dim: int = 0) -> M3Vectors:
         """The texts of all parts, in order; a single part comes back as it is.
 

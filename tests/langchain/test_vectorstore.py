@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -14,7 +13,6 @@ from langchain_core.vectorstores import VectorStore
 from m3retriever import (
     Document,
     HashingEncoder,
-    Hit,
     InvalidArgumentError,
     InvalidFilterError,
     M3Index,
@@ -37,13 +35,6 @@ SEARCHES = (
     "max_marginal_relevance_search_by_vector",
 )
 BY_TEXT, BY_VECTOR = SEARCHES[:4], SEARCHES[4:]
-
-
-class CalibratedIndex(M3Index):
-    """Gives each hit a probability, as a profile with a calibration does."""
-
-    def search(self, *given: Any, **settings: Any) -> list[Hit]:
-        return [replace(hit, probability=1 / (2 + place)) for place, hit in enumerate(super().search(*given, **settings))]
 
 
 class ForgettingIndex(M3Index):
@@ -264,11 +255,18 @@ async def test_a_relevance_threshold_outside_0_to_1_is_refused(index: M3Index, w
 
 
 async def test_relevance_is_the_probability_where_there_is_one(documents: list[Document]) -> None:
-    index = CalibratedIndex(HashingEncoder(), MemoryStore())
-    index.add(documents)
-    result = await both(M3VectorStore(index), "similarity_search_with_relevance_scores", QUERY, 3)
-    assert [relevance for _, relevance in result] == [1 / 2, 1 / 3, 1 / 4]
-    assert len(M3VectorStore(index).similarity_search_with_relevance_scores(QUERY, score_threshold=0.3)) == 2
+    profile = Profile(calibration={"hybrid": {"scores": [-1, 1], "probabilities": [0.0, 0.5]}})
+    store = M3VectorStore(M3Index(HashingEncoder(), MemoryStore(), profile))
+    store.index.add(documents)
+    result = await both(store, "similarity_search_with_relevance_scores", QUERY, 3)
+    scores = [score for _, score in store.similarity_search_with_score(QUERY, 3)]
+    assert [relevance for _, relevance in result] == pytest.approx([(score + 1) / 4 for score in scores])
+    border = result[1][1]
+    assert len(store.similarity_search_with_relevance_scores(QUERY, score_threshold=border)) == 2
+    by_dense = store.similarity_search_with_relevance_scores(QUERY, 1, mode="dense")
+    assert [relevance for _, relevance in by_dense] == [
+        store.index.search(QUERY, 1, mode="dense")[0].score
+    ]  # none for this mode
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -12,9 +12,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, PrivateAttr, SkipValidation
 
-from m3retriever.encoders import DEFAULT_MODEL
+from m3retriever.encoders import DEFAULT_MODEL, as_encoder
 from m3retriever.extractive import answer, read_prompt
-from m3retriever.langchain.embeddings import as_encoder
 from m3retriever.types import Encoder
 
 PROVIDER = "m3retriever"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from langchain_core.embeddings import Embeddings
 
-from m3retriever.encoders import DEFAULT_MODEL, lasting, load_encoder
+from m3retriever.encoders import DEFAULT_MODEL, as_encoder
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.types import Encoder
 from m3retriever.vectors import M3Vectors
@@ -28,12 +28,10 @@ class M3Embeddings(Embeddings):
     Attributes
     ----------
     encoder : what gives the vectors
-    source : the name under which `load_encoder` finds it again; None where an Encoder was given
     """
 
     def __init__(self, model: str | Encoder = DEFAULT_MODEL) -> None:
         self.encoder = as_encoder(model)
-        self.source = lasting(model) if isinstance(model, str) else None
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text; no texts give no vectors."""
@@ -90,11 +88,6 @@ class M3SparseEmbeddings:
     async def aembed_query(self, text: str) -> SparseVector:
         """`embed_query`, in a thread."""
         return await asyncio.to_thread(self.embed_query, text)
-
-
-def as_encoder(model: str | Encoder) -> Encoder:
-    """An encoder by its name or folder, or as it is."""
-    return load_encoder(model) if isinstance(model, str) else model
 
 
 def _listed(texts: Sequence[str]) -> list[str]:

@@ -12,7 +12,6 @@ from m3retriever.errors import EncoderMismatchError, InvalidArgumentError
 from m3retriever.index import M3Index
 from m3retriever.langchain.embeddings import M3Embeddings
 from m3retriever.profile import as_profile
-from m3retriever.stores.chroma import ChromaStore
 from m3retriever.stores.memory import MemoryStore
 from m3retriever.types import Profile
 
@@ -51,10 +50,7 @@ def _opened(
         if collection is not None:
             raise InvalidArgumentError(f"a collection lies in a folder; got collection {collection!r} and no path")
         return M3Index(embedding.encoder, MemoryStore(), None if profile is None else as_profile(profile))
-    index = M3Index.open(path, model=embedding.encoder, collection=collection, profile=profile)
-    if isinstance(index.store, ChromaStore):
-        index.store.source = embedding.source  # so that the folder, opened again, loads the same model
-    return index
+    return M3Index.open(path, model=embedding.encoder, collection=collection, profile=profile)
 
 
 def _check_fits(index: M3Index, embedding: M3Embeddings, others: bool) -> None:

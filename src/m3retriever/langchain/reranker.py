@@ -12,8 +12,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, PrivateAttr, SkipValidation
 
-from m3retriever.encoders import DEFAULT_MODEL
-from m3retriever.langchain.embeddings import as_encoder
+from m3retriever.encoders import DEFAULT_MODEL, as_encoder
 from m3retriever.ranking import SearchMode, WeightsLike
 from m3retriever.reranking import Reranked, rerank
 from m3retriever.types import Encoder, Profile

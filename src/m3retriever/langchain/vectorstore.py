@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from m3retriever.checks import check_k, listed_ids
-from m3retriever.diversity import mmr
-from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
+from m3retriever.errors import InvalidArgumentError
 from m3retriever.index import M3Index
 from m3retriever.langchain.documents import from_hit, from_stored, ids_of, runs, to_stored
 from m3retriever.langchain.embeddings import M3Embeddings
 from m3retriever.langchain.opening import opened_for
 from m3retriever.langchain.retriever import M3VectorStoreRetriever, check_score_threshold
-from m3retriever.profile import as_profile
 from m3retriever.ranking import SEARCH_MODES, Ranking, SearchMode, WeightsLike
+from m3retriever.twins import in_thread
 from m3retriever.types import Document as StoredDocument
-from m3retriever.types import Encoder, FloatArray, Hit, Profile, Where
+from m3retriever.types import Encoder, FloatArray, Profile, Where
 
 Result = TypeVar("Result")
 
@@ -31,9 +28,9 @@ Result = TypeVar("Result")
 class M3VectorStore(VectorStore):
     """An M3Index with the methods of a LangChain vector store; `M3VectorStore.open("./index")` opens a folder.
 
-    Every search takes `filter` (Chroma's `where` language over metadata), `where_document` (over the text),
-    and by keyword `mode`, `weights`, `threshold` and `profile`, as in `M3Index.search`. Scores are higher
-    for better documents. Every method has an async twin that leaves the event loop free; an unknown keyword
+    Every search takes `filter` (Chroma's `where` language over metadata) and `where_document` (over the text);
+    those by text also `mode`, `weights`, `threshold` and `profile`, by keyword, as in `M3Index.search`.
+    Scores are higher for better documents. Every method has an async twin that leaves the event loop free; an unknown keyword
     is a TypeError.
 
     Parameters
@@ -94,7 +91,7 @@ class M3VectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents with these ids, in this order, without those that are not here."""
-        return [from_stored(document) for document in _for_known(self.index.get, ids)]
+        return [from_stored(document) for document in self.index.get(ids, skip_unknown=True)]
 
     def delete(  # type: ignore[override]  # as above
         self,
@@ -109,12 +106,8 @@ class M3VectorStore(VectorStore):
         """
         if ids is None and where is None and where_document is None:
             raise InvalidArgumentError("delete takes ids, where or where_document; got none: for all, ids=store.index.ids()")
-        wanted = None if ids is None else listed_ids(ids)
-        if where is not None or where_document is not None:
-            passing = self.index.ids(where, where_document=where_document)
-            wanted = passing if wanted is None else sorted(set(passing).intersection(wanted))
-        if wanted:
-            _for_known(self.index.delete, wanted)
+        passing = self.index.ids(where, where_document=where_document, among=ids)
+        self.index.delete(passing, skip_unknown=True)
         return True
 
     @classmethod
@@ -184,12 +177,9 @@ class M3VectorStore(VectorStore):
         `Ranking.relevance`, of which unrelated texts have more than 0 too.
         """
         check_score_threshold(score_threshold)
-        asked = self._asked(filter, where_document, **settings)
-        given = asked.get("profile")
-        profile = self.index.profile if given is None else as_profile(given)
-        ranking = Ranking.of(profile, asked["mode"], asked["weights"], None)
+        hits = self.index.search(query, k, **self._asked(filter, where_document, **settings))
         floor = 0 if score_threshold is None else score_threshold
-        relevances = [(hit, _relevance(hit, ranking)) for hit in self.index.search(query, k, **asked)]
+        relevances = [(hit, hit.relevance or 0.0) for hit in hits]
         return [(from_hit(hit), relevance) for hit, relevance in relevances if relevance >= floor]
 
     def similarity_search_by_vector(
@@ -230,14 +220,9 @@ class M3VectorStore(VectorStore):
         **settings: Any,
     ) -> list[Document]:
         """As `max_marginal_relevance_search`, of the documents whose dense vectors are nearest."""
-        check_k(k)
         filters: dict[str, Any] = {"where": filter, "where_document": where_document}
-        hits = self.index.search_by_vector(embedding, max(k, fetch_k), **filters, **settings)
-        ids = [hit.document.id for hit in hits]
-        known, dense = _for_known(lambda ids: (set(ids), self.index.vectors(ids).dense), ids)
-        hits = [hit for hit in hits if hit.document.id in known]  # one may have been deleted meanwhile
-        scores = np.array([hit.score for hit in hits])
-        return [from_hit(hits[row]) for row in mmr(scores, dense, k, balance=lambda_mult)]
+        hits = self.index.search_diverse_by_vector(embedding, k, among=fetch_k, balance=lambda_mult, **filters, **settings)
+        return [from_hit(hit) for hit in hits]
 
     def search(self, query: str, search_type: str, **given: Any) -> list[Document]:
         """The method that `search_type` names: similarity, similarity_score_threshold, mmr, or a mode."""
@@ -252,49 +237,17 @@ class M3VectorStore(VectorStore):
 
     # -- async twins -------------------------------------------------------------------------------
 
-    async def aadd_texts(self, *given: Any, **settings: Any) -> list[str]:
-        """`add_texts`, in a thread."""
-        return await asyncio.to_thread(self.add_texts, *given, **settings)
-
-    async def aadd_documents(self, *given: Any, **settings: Any) -> list[str]:
-        """`add_documents`, in a thread."""
-        return await asyncio.to_thread(self.add_documents, *given, **settings)
-
-    async def aget_by_ids(self, *given: Any, **settings: Any) -> list[Document]:
-        """`get_by_ids`, in a thread."""
-        return await asyncio.to_thread(self.get_by_ids, *given, **settings)
-
-    async def adelete(self, *given: Any, **settings: Any) -> bool:
-        """`delete`, in a thread."""
-        return await asyncio.to_thread(self.delete, *given, **settings)
-
-    async def asimilarity_search(self, *given: Any, **settings: Any) -> list[Document]:
-        """`similarity_search`, in a thread."""
-        return await asyncio.to_thread(self.similarity_search, *given, **settings)
-
-    async def asimilarity_search_with_score(self, *given: Any, **settings: Any) -> list[tuple[Document, float]]:
-        """`similarity_search_with_score`, in a thread."""
-        return await asyncio.to_thread(self.similarity_search_with_score, *given, **settings)
-
-    async def asimilarity_search_with_relevance_scores(self, *given: Any, **settings: Any) -> list[tuple[Document, float]]:
-        """`similarity_search_with_relevance_scores`, in a thread."""
-        return await asyncio.to_thread(self.similarity_search_with_relevance_scores, *given, **settings)
-
-    async def asimilarity_search_by_vector(self, *given: Any, **settings: Any) -> list[Document]:
-        """`similarity_search_by_vector`, in a thread."""
-        return await asyncio.to_thread(self.similarity_search_by_vector, *given, **settings)
-
-    async def amax_marginal_relevance_search(self, *given: Any, **settings: Any) -> list[Document]:
-        """`max_marginal_relevance_search`, in a thread."""
-        return await asyncio.to_thread(self.max_marginal_relevance_search, *given, **settings)
-
-    async def amax_marginal_relevance_search_by_vector(self, *given: Any, **settings: Any) -> list[Document]:
-        """`max_marginal_relevance_search_by_vector`, in a thread."""
-        return await asyncio.to_thread(self.max_marginal_relevance_search_by_vector, *given, **settings)
-
-    async def asearch(self, *given: Any, **settings: Any) -> list[Document]:
-        """`search`, in a thread."""
-        return await asyncio.to_thread(self.search, *given, **settings)
+    aadd_texts = in_thread(add_texts)
+    aadd_documents = in_thread(add_documents)
+    aget_by_ids = in_thread(get_by_ids)
+    adelete = in_thread(delete)
+    asimilarity_search = in_thread(similarity_search)
+    asimilarity_search_with_score = in_thread(similarity_search_with_score)
+    asimilarity_search_with_relevance_scores = in_thread(similarity_search_with_relevance_scores)
+    asimilarity_search_by_vector = in_thread(similarity_search_by_vector)
+    amax_marginal_relevance_search = in_thread(max_marginal_relevance_search)
+    amax_marginal_relevance_search_by_vector = in_thread(max_marginal_relevance_search_by_vector)
+    asearch = in_thread(search)
 
     @classmethod
     async def afrom_texts(cls, *given: Any, **settings: Any) -> M3VectorStore:
@@ -329,20 +282,7 @@ class M3VectorStore(VectorStore):
         return {"where": filter, "where_document": where_document, "mode": mode, "weights": weights, **settings}
 
 
-def _relevance(hit: Hit, ranking: Ranking) -> float:
-    return ranking.relevance(hit.scores) if hit.probability is None else hit.probability
-
-
 def _columns(documents: Sequence[Document], ids: Sequence[str | None] | None) -> tuple[list[str], list[Any], list[str | None]]:
     """Texts, metadata and ids, one each."""
     texts = [document.page_content for document in documents]
     return texts, [document.metadata for document in documents], ids_of(documents, ids)
-
-
-def _for_known(call: Callable[[Sequence[str]], Result], ids: Sequence[str]) -> Result:
-    """What a call gives for those of the ids that are in the index."""
-    try:
-        return call(ids)
-    except UnknownDocumentError as error:
-        unknown = set(error.ids)
-    return _for_known(call, [id for id in ids if id not in unknown])

@@ -9,7 +9,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.embeddings.base_sparse import BaseSparseEmbedding, SparseEmbedding
 from pydantic import Field, PrivateAttr
 
-from m3retriever.encoders import DEFAULT_MODEL, load_encoder
+from m3retriever.encoders import DEFAULT_MODEL, as_encoder
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.types import Encoder
 
@@ -41,14 +41,14 @@ class M3Embedding(BaseEmbedding):
         return "M3Embedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self._encoder.encode_queries([_text(query)]).dense[0].tolist()
+        vector: list[float] = self._encoder.encode_queries([query]).dense[0].tolist()
         return vector
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self._encoder.encode_documents([_text(text) for text in texts]).dense.tolist()
+        vectors: list[list[float]] = self._encoder.encode_documents(texts).dense.tolist()
         return vectors
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
@@ -82,13 +82,13 @@ class M3SparseEmbedding(BaseSparseEmbedding):
         return float(sum(weight * long[token] for token, weight in short.items() if token in long))
 
     def _get_query_embedding(self, query: str) -> SparseEmbedding:
-        return self._encoder.encode_queries([_text(query)]).sparse_row(0)
+        return self._encoder.encode_queries([query]).sparse_row(0)
 
     def _get_text_embedding(self, text: str) -> SparseEmbedding:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[SparseEmbedding]:
-        vectors = self._encoder.encode_documents([_text(text) for text in texts])
+        vectors = self._encoder.encode_documents(texts)
         return [vectors.sparse_row(row) for row in range(len(vectors))]
 
     async def _aget_query_embedding(self, query: str) -> SparseEmbedding:
@@ -130,13 +130,3 @@ class StoreEmbedding(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_query_embedding(query)
-
-
-def as_encoder(model: str | Encoder) -> Encoder:
-    """An Encoder as it is, or the one of this name."""
-    return load_encoder(model) if isinstance(model, str) else model
-
-
-def _text(text: str) -> str:
-    """Without lone surrogates, which no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode()

@@ -22,7 +22,7 @@ from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
 
-from m3retriever.encoders import DEFAULT_MODEL, load_encoder
+from m3retriever.encoders import DEFAULT_MODEL, as_encoder
 from m3retriever.extractive import Prompt, answer, read_prompt
 from m3retriever.types import Encoder
 
@@ -58,7 +58,7 @@ class ExtractiveLLM(CustomLLM):
     def model_post_init(self, context: Any, /) -> None:
         """Load the model once, when the LLM is made."""
         super().model_post_init(context)
-        self._encoder = load_encoder(self.model) if isinstance(self.model, str) else self.model
+        self._encoder = as_encoder(self.model)
 
     @classmethod
     def class_name(cls) -> str:

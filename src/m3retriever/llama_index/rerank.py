@@ -14,9 +14,8 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from pydantic import PrivateAttr, SkipValidation
 
-from m3retriever.encoders import DEFAULT_MODEL
+from m3retriever.encoders import DEFAULT_MODEL, as_encoder
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.llama_index.embeddings import as_encoder
 from m3retriever.llama_index.nodes import M3NodeWithScore
 from m3retriever.llama_index.vectorstore import as_metadata_mode
 from m3retriever.ranking import SearchMode, WeightsLike

@@ -16,16 +16,15 @@ from llama_index.core.vector_stores.types import (
 )
 from pydantic import PrivateAttr
 
-from m3retriever.checks import listed_ids
-from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
-from m3retriever.filters import ID, both
+from m3retriever.errors import InvalidArgumentError
 from m3retriever.index import M3Index
 from m3retriever.llama_index.embeddings import StoreEmbedding
 from m3retriever.llama_index.events import tell_end, tell_start
 from m3retriever.llama_index.filters import as_where
 from m3retriever.llama_index.nodes import M3NodeWithScore, scored_node, to_document, to_node
 from m3retriever.llama_index.query import find, of_sources
-from m3retriever.types import Document, Where
+from m3retriever.twins import in_thread
+from m3retriever.types import Where
 
 
 class M3VectorStore(BasePydanticVectorStore):
@@ -117,7 +116,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
         Unknown ids are passed over. Without node_ids they come in the order of their ids.
         """
-        return [to_node(document) for document in self._documents(self._ids(node_ids, as_where(filters)))]
+        return [to_node(document) for document in self._index.get(self._ids(node_ids, as_where(filters)), skip_unknown=True)]
 
     def clear(self) -> None:
         """Remove every document of the M3Index, whoever added it."""
@@ -154,27 +153,11 @@ class M3VectorStore(BasePydanticVectorStore):
 
     # -- async twins -------------------------------------------------------------------------------
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """`add`, in a thread."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
-
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """`delete`, in a thread."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
-
-    async def adelete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
-    ) -> None:
-        """`delete_nodes`, in a thread."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
-
-    async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """`get_nodes`, in a thread."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
-
-    async def aclear(self) -> None:
-        """`clear`, in a thread."""
-        await asyncio.to_thread(self.clear)
+    async_add = in_thread(add)
+    adelete = in_thread(delete)
+    adelete_nodes = in_thread(delete_nodes)
+    aget_nodes = in_thread(get_nodes)
+    aclear = in_thread(clear)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """`query`, in a thread; events are sent from the event loop."""
@@ -187,30 +170,15 @@ class M3VectorStore(BasePydanticVectorStore):
         return [scored_node(hit) for hit in find(self._index, query, options)]
 
     def _ids(self, node_ids: list[str] | None, where: Where | None) -> list[str]:
-        """The ids that are asked for, in this order; some of them may be unknown where there is no filter."""
+        """The ids that are asked for and pass, in this order; without node_ids in their own."""
+        passing = self._index.ids(where, among=node_ids)
         if node_ids is None:
-            return self._index.ids(where)
-        asked = list(dict.fromkeys(listed_ids(node_ids)))
-        if where is None or not asked:
-            return asked
-        passing = set(self._index.ids(both({ID: {"$in": asked}}, where)))
-        return [id for id in asked if id in passing]
-
-    def _documents(self, ids: list[str]) -> list[Document]:
-        while True:
-            try:
-                return self._index.get(ids)
-            except UnknownDocumentError as error:
-                ids = _without(ids, error)
+            return passing
+        found = set(passing)
+        return [id for id in dict.fromkeys(node_ids) if id in found]
 
     def _remove(self, ids: list[str]) -> None:
-        while ids:
-            try:
-                self._index.delete(ids)
-            except UnknownDocumentError as error:  # never here, or another thread removed it first
-                ids = _without(ids, error)
-            else:
-                return
+        self._index.delete(ids, skip_unknown=True)  # another thread may have removed some
 
 
 def as_metadata_mode(given: MetadataMode | str) -> MetadataMode:
@@ -220,11 +188,6 @@ def as_metadata_mode(given: MetadataMode | str) -> MetadataMode:
     except ValueError:
         known = ", ".join(mode.value for mode in MetadataMode)
         raise InvalidArgumentError(f"metadata_mode must be one of {known}; got {given!r}") from None
-
-
-def _without(ids: list[str], error: UnknownDocumentError) -> list[str]:
-    unknown = set(error.ids)
-    return [id for id in ids if id not in unknown]
 
 
 def _refuse(method: str, keywords: Mapping[str, Any]) -> None:

@@ -118,16 +118,16 @@ def documents(connection: Connection, ids: Sequence[str]) -> dict[str, Document]
     return found
 
 
-def all_documents(connection: Connection, **narrowed: Any) -> Iterator[list[Document]]:
-    """All that Chroma holds, or what passes `where` and `where_document`, a page at a time."""
-    start = 0
-    while page := _as_documents(connection.get(**narrowed, limit=PAGE, offset=start, include=["documents", "metadatas"])):
+def all_documents(connection: Connection, *, texts: bool, **narrowed: Any) -> Iterator[list[Document]]:
+    """All that Chroma holds, or what passes `where` and `where_document`, a page at a time; texts may be left out."""
+    start, include = 0, ["documents", "metadatas"] if texts else ["metadatas"]
+    while page := _as_documents(connection.get(**narrowed, limit=PAGE, offset=start, include=include)):
         yield page
         start += len(page)
 
 
 def _as_documents(got: Mapping[str, Any]) -> list[Document]:
-    columns = zip(got["ids"], got["documents"], got["metadatas"], strict=True)
+    columns = zip(got["ids"], got["documents"] or [None] * len(got["ids"]), got["metadatas"], strict=True)
     # sorted, for Chroma's order of keys changes from call to call
     return [Document(id, text or "", dict(sorted((metadata or {}).items()))) for id, text, metadata in columns]
 

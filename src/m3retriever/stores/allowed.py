@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3retriever.filters import predicate
+from m3retriever.filters import ID, both, has_pattern, predicate, reads_text
 from m3retriever.stores import agreement
-from m3retriever.stores.chroma_filter import question
+from m3retriever.stores.chroma_filter import Question, question
 from m3retriever.stores.connection import Connection
 from m3retriever.stores.payload import Payload
 from m3retriever.types import Where
@@ -34,20 +35,15 @@ class AllowedSlots:
         live = snapshot.live()
         if where is None:
             return np.flatnonzero(live)
-        return np.flatnonzero(live & self._mask(where, snapshot, connection, len(live)))
-
-    def _mask(self, where: Where, snapshot: Snapshot, connection: Connection, size: int) -> np.ndarray:
         key = repr(where), snapshot.revision
         with self._guard:
-            if key in self._kept:
-                return self._kept[key]
-        mask = np.zeros(size, bool)
-        slots = snapshot.slots(_ids(where, connection))
-        mask[slots[slots >= 0]] = True
-        with self._payload.read() as now:
-            if snapshot.settled and now.settled and now.revision == snapshot.revision:
-                self._keep(key, mask)
-        return mask
+            mask = self._kept.get(key)
+        if mask is None:
+            mask = _mask(where, snapshot, connection, len(live))
+            with self._payload.read() as now:
+                if snapshot.settled and now.settled and now.revision == snapshot.revision:
+                    self._keep(key, mask)
+        return np.flatnonzero(live & mask)
 
     def _keep(self, key: tuple[str, int], mask: np.ndarray) -> None:
         with self._guard:
@@ -56,15 +52,41 @@ class AllowedSlots:
             self._kept[key] = mask
 
 
-def _ids(where: Where, connection: Connection) -> list[str]:
-    asked, passes = question(where), predicate(where)
+def _mask(where: Where, snapshot: Snapshot, connection: Connection, size: int) -> np.ndarray:
+    """Which of the first `size` slots hold documents that pass, live or not: bool."""
+    asked = question(where)
+
+    def slots_of(ids: Sequence[str]) -> np.ndarray:
+        mask = np.zeros(size, bool)
+        slots = snapshot.slots(ids)
+        mask[slots[slots >= 0]] = True
+        return mask
+
+    if asked.ids is not None and not has_pattern(where):
+        return slots_of(_passing_of(asked.ids, where, connection))
+    mask = slots_of(_answered(asked, connection))
     if asked.ids is not None:
-        if asked.exact and asked.where is None and asked.where_document is None:
-            return list(asked.ids)
-        held = agreement.documents(connection, asked.ids)
-        return [id for id, document in held.items() if passes(document)]
+        mask &= slots_of(asked.ids)
+    for group in asked.alternatives:
+        mask &= np.logical_or.reduce([_mask(one, snapshot, connection, size) for one in group])
+    return mask
+
+
+def _passing_of(ids: Sequence[str], where: Where, connection: Connection) -> Sequence[str]:
+    """Those of a few named documents that pass."""
+    if set(where) == {ID}:
+        return ids
+    passes = predicate(where)
+    return [id for id, document in agreement.documents(connection, ids).items() if passes(document)]
+
+
+def _answered(asked: Question, connection: Connection) -> list[str]:
+    """Ids of the documents that pass what Chroma is asked and what is checked here."""
     narrowed: dict[str, Any] = {"where": asked.where, "where_document": asked.where_document}
-    if asked.exact:
+    left = both(*asked.checked)
+    if left is None:
         found: list[str] = connection.get(**narrowed, include=[])["ids"]
         return found
-    return [document.id for page in agreement.all_documents(connection, **narrowed) for document in page if passes(document)]
+    passes = predicate(left)
+    pages = agreement.all_documents(connection, texts=reads_text(left), **narrowed)
+    return [document.id for page in pages for document in page if passes(document)]

@@ -1,4 +1,4 @@
-"""A filter as Chroma understands it: what Chroma can answer it is asked, the rest is left to `matches`."""
+"""A filter as Chroma understands it: what Chroma can answer it is asked, the rest is left to `predicate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from m3retriever.filters import CHROMA_OPERATORS, ID, JOINS, TEXT, both, operation
+from m3retriever.filters import CHROMA_OPERATORS, ID, JOINS, TEXT, both, has_pattern, operation
 from m3retriever.types import Where
 
 _OPPOSITE = {"$eq": "$ne", "$in": "$nin", "$contains": "$not_contains", "$regex": "$not_regex"}
@@ -18,26 +18,31 @@ VALUES_A_CONDITION = 32  # of $in and $nin, so that at most 9,600 are asked for:
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask Chroma, so that every document that passes the filter is in the answer.
+    """A filter in parts, all of which a document has to pass.
 
     Attributes
     ----------
-    where, where_document : Chroma's own arguments; None asks for all
+    where, where_document : Chroma's own arguments for what Chroma is asked; None asks for all
     ids : the only documents that can pass, where the filter names them
-    exact : whether all that Chroma answers (of `ids`) passes, so that nothing is left to check
+    checked : the parts that are left to `predicate`
+    alternatives : groups of filters, of each of which one has to pass: those with regular expressions, which
+        only Chroma may search for, in places where it cannot be asked for them together with the rest
     """
 
     where: dict[str, Any] | None
     where_document: dict[str, Any] | None
     ids: tuple[str, ...] | None
-    exact: bool
+    checked: tuple[Where, ...]
+    alternatives: tuple[tuple[Where, ...], ...]
 
 
 def question(where: Where) -> Question:
-    """The parts of a filter, which is valid, that Chroma can answer: those that $and joins at the top."""
+    """What can be asked of Chroma about a filter, which is valid, and what cannot."""
     about_metadata: list[dict[str, Any]] = []
     about_text: list[dict[str, Any]] = []
-    ids, exact, left = None, True, MOST_CONDITIONS
+    checked: list[Where] = []
+    alternatives: list[tuple[Where, ...]] = []
+    ids, left = None, MOST_CONDITIONS
     for part in _conjuncts(_without_not(where)):
         keys = set(_keys(part))
         if keys == {ID} and (named := _named(part)) is not None:
@@ -45,12 +50,14 @@ def question(where: Where) -> Question:
             continue
         askable = keys == {TEXT} or not keys & {TEXT, ID, None}
         asked = (_text_part(part) if keys == {TEXT} else for_chroma(part)) if askable else {}
-        if not askable or (size := _size(asked)) > left:
-            exact = False
-            continue
-        left -= size
-        (about_text if keys == {TEXT} else about_metadata).append(asked)
-    return Question(_all(about_metadata), _all(about_text), ids, exact)
+        if askable and (size := _size(asked)) <= left:
+            left -= size
+            (about_text if keys == {TEXT} else about_metadata).append(asked)
+        elif has_pattern(part):
+            alternatives.append(tuple(part.get("$or", [part])))
+        else:
+            checked.append(part)
+    return Question(_all(about_metadata), _all(about_text), ids, tuple(checked), tuple(alternatives))
 
 
 def for_chroma(where: Where) -> dict[str, Any]:
