@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "explanation": {"types", "fusion", "ranking"},
     "encoders": PURE,
     "stores": PURE | {"scoring", "kernels"},
-    "index": PURE | {"fusion", "ranking", "profile", "explanation", "diversity", "ingest", "twins"},
+    "documents": PURE | {"ingest", "twins"},
+    "index": PURE | {"documents", "fusion", "ranking", "profile", "explanation", "diversity", "twins"},
     "testing": PURE | {"encoders", "stores"},
 }
 IN_OPEN_ONLY = {"encoders", "stores"}  # what M3Index.open, and nothing else in index.py, may load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,8 @@ def listed_ids(ids: Sequence[str]) -> list[str]:
     """The ids as a list; a single str, which is a sequence of str too, is refused."""
     if isinstance(ids, str):
         raise InvalidArgumentError(f"ids is a list of str; got the str {ids!r}: write [{ids!r}]")
+    if not isinstance(ids, Iterable):
+        raise InvalidArgumentError(f"ids is a list of str; got {ids!r}")
     ids = list(ids)
     if wrong := [id for id in ids if not isinstance(id, str)]:
         raise InvalidArgumentError(f"ids is a list of str; got {wrong[0]!r} among them")

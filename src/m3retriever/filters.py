@@ -148,6 +148,29 @@ def reads_text(where: Where) -> bool:
     return reads_text(condition) if key == "$not" else key == TEXT
 
 
+def plain(where: Where) -> dict[str, Any]:
+    """The same filter, which is valid, as dicts, lists and values of Python's own types, shared with no one.
+
+    Values of subclasses, such as an Enum's members, may look alike (`repr`) or change; these do not.
+    """
+    [(key, condition)] = where.items()
+    if key in JOINS:
+        return {key: [plain(part) for part in condition]}
+    if key == "$not":
+        return {key: plain(condition)}
+    operator, operand = operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS if key == ID else OPERATORS)
+    values = [_plain_value(one) for one in operand] if isinstance(operand, list | tuple) else _plain_value(operand)
+    return {_plain_value(key): {operator: values}}
+
+
+def _plain_value(value: Any) -> Any:
+    kind = _kind(value)
+    return value if type(value) is kind or kind not in _PLAIN else _PLAIN[kind](value)
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
+
+
 def both(*filters: Where | None) -> Where | None:
     """The filter that all of these make together; None where there is none among them."""
     given = [where for where in filters if where is not None]

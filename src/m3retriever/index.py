@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
-from m3retriever.checks import check_documents, check_k, listed_ids
+from m3retriever.checks import check_k, listed_ids
 from m3retriever.diversity import check_balance, mmr, on_the_scale_of
+from m3retriever.documents import Documents, one_filter
 from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
 from m3retriever.explanation import Explanation, SharedToken, explain, shared_tokens
-from m3retriever.filters import ID, about_text, both, check_where, predicate
+from m3retriever.filters import predicate
 from m3retriever.fusion import mode_ranks, top_k
-from m3retriever.ingest import Added, batches, same
 from m3retriever.profile import as_profile, check_profile
 from m3retriever.ranking import Ranking, SearchMode, WeightsLike
 from m3retriever.twins import in_thread
 from m3retriever.types import (
     MODES,
-    Adopts,
-    BindsModel,
-    Document,
     Encoder,
     FloatArray,
     Hit,
     HoldsVectors,
-    ListsIds,
     M3Vectors,
     Mode,
     ModeScores,
@@ -39,10 +34,8 @@ from m3retriever.types import (
     Where,
 )
 
-Result = TypeVar("Result")
 
-
-class M3Index:
+class M3Index(Documents):
     """Documents under a store, searched with BGE-M3's three scores.
 
     Safe to use from several threads. Every method has an async twin (`asearch` for `search`, ...) that
@@ -58,13 +51,9 @@ class M3Index:
     """
 
     def __init__(self, encoder: Encoder, store: Store, profile: Profile | None = None) -> None:
-        self.encoder, self.store = encoder, store
         self.profile = profile if profile is not None else Profile()
         check_profile(self.profile, encoder.name)
-        if isinstance(store, BindsModel):
-            store.bind(encoder.name, encoder.dim)
-        if isinstance(store, Adopts):
-            store.adopt(encoder.encode_documents)
+        super().__init__(encoder, store)
 
     @classmethod
     def open(
@@ -101,62 +90,12 @@ class M3Index:
         store = ChromaStore(path, collection=collection)
         try:
             if encoder is None:
-                encoder = as_encoder(store.settings()["source"] or DEFAULT_MODEL)
+                encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL)
             store.source = source_of(encoder)
             return cls(encoder, store, _profile_of(profile, Path(path)))
         except BaseException:
             store.close()
             raise
-
-    # -- documents ---------------------------------------------------------------------------------
-
-    def add(self, documents: Sequence[Document], *, progress: bool = False) -> Added:
-        """Encode and store documents; one whose id is known replaces the old one.
-
-        Documents that the index holds already, text and metadata alike, are not encoded again, so
-        that an interrupted call can simply be repeated. When it returns, all of them are on disk.
-        """
-        if isinstance(documents, Document):
-            raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
-        documents = list(documents)
-        check_documents(documents)
-        done = Added()
-        for batch in batches(documents):
-            done += self._add(batch, progress=progress)
-        return done
-
-    def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
-        """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped."""
-        self._for_known(self.store.delete, listed_ids(ids), skip_unknown)
-
-    def get(self, ids: Sequence[str], *, skip_unknown: bool = False) -> list[Document]:
-        """Documents by id, in this order; UnknownDocumentError where an id is not here, or they are skipped."""
-        return self._for_known(self.store.get, listed_ids(ids), skip_unknown) or []
-
-    def ids(
-        self,
-        where: Where | None = None,
-        *,
-        where_document: Where | None = None,
-        among: Sequence[str] | None = None,
-    ) -> list[str]:
-        """Ids of the documents that pass the filters, all of them without one, ascending; of those `among` only."""
-        if not isinstance(self.store, ListsIds):
-            raise InvalidArgumentError(f"{type(self.store).__name__} does not list its ids")
-        where = _where(where, where_document)
-        wanted = None if among is None else listed_ids(among)
-        if wanted == []:
-            return []
-        return self.store.ids(both(where, None if wanted is None else {ID: {"$in": wanted}}))
-
-    def vectors(self, ids: Sequence[str]) -> M3Vectors:
-        """The stored vectors of documents, in this order."""
-        if not isinstance(self.store, HoldsVectors):
-            raise InvalidArgumentError(f"{type(self.store).__name__} does not give back vectors")
-        return self.store.vectors(listed_ids(ids))
-
-    def __len__(self) -> int:
-        return len(self.store)
 
     # -- searching ---------------------------------------------------------------------------------
 
@@ -221,7 +160,7 @@ class M3Index:
         check_k(k)
         chosen = self._chosen(profile)
         ranking = Ranking.of(chosen, mode, weights, threshold)
-        where = _where(where, where_document)
+        where = one_filter(where, where_document)
         vectors = self._encode_queries(queries)
         return [self._search(row, ranking, k, depth=max(chosen.depth, k), where=where) for row in vectors]
 
@@ -266,7 +205,7 @@ class M3Index:
         check_k(k)
         ranking = Ranking.of(self.profile, "dense", None, threshold)
         query = M3Vectors.dense_only(vector)
-        return [_dense_only(hit) for hit in self._search(query, ranking, k, depth=k, where=_where(where, where_document))]
+        return [_dense_only(hit) for hit in self._search(query, ranking, k, depth=k, where=one_filter(where, where_document))]
 
     def search_diverse_by_vector(
         self,
@@ -296,7 +235,7 @@ class M3Index:
         Ids that do not pass the filters are left out; UnknownDocumentError where one is not here. This is
         what tuning, calibration and the inspector work on: score once, then move weights for free.
         """
-        where = _where(where, where_document)
+        where = one_filter(where, where_document)
         vectors = self._encode_queries([query])
         if ids is not None:
             self.store.get(wanted := listed_ids(ids))
@@ -321,7 +260,7 @@ class M3Index:
         check_k(k)
         chosen = self._chosen(profile)
         ranking = Ranking.of(chosen, mode, weights, threshold)
-        where = _where(where, where_document)
+        where = one_filter(where, where_document)
         document = next(iter(self.get([id])), None)
         if document is None:
             raise UnknownDocumentError([id], asked=1)
@@ -338,25 +277,8 @@ class M3Index:
             shared=self._shared_tokens(vectors, query, id),
         )
 
-    # -- housekeeping ------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Release the store's files and the right to write."""
-        self.store.close()
-
-    def __enter__(self) -> M3Index:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     # -- async twins -------------------------------------------------------------------------------
 
-    aadd = in_thread(add)
-    adelete = in_thread(delete)
-    aget = in_thread(get)
-    aids = in_thread(ids)
-    avectors = in_thread(vectors)
     asearch = in_thread(search)
     asearch_many = in_thread(search_many)
     asearch_diverse = in_thread(search_diverse)
@@ -366,39 +288,6 @@ class M3Index:
     aexplain = in_thread(explain)
 
     # -- steps -------------------------------------------------------------------------------------
-
-    def _add(self, documents: Sequence[Document], *, progress: bool) -> Added:
-        held = self._held([document.id for document in documents])
-        changed = [document for document in documents if not same(document, held.get(document.id))]
-        if changed:
-            texts = [document.text for document in changed]
-            self.store.add(changed, self.encoder.encode_documents(texts, progress=progress))
-        replaced = sum(document.id in held for document in changed)
-        return Added(len(changed) - replaced, replaced, len(documents) - len(changed))
-
-    @staticmethod
-    def _for_known(call: Callable[[list[str]], Result], ids: list[str], skip_unknown: bool) -> Result | None:
-        """What a call gives, made again without the ids that it says it does not know; None where none is left."""
-        while ids:
-            try:
-                return call(ids)
-            except UnknownDocumentError as error:
-                if not skip_unknown:
-                    raise
-                unknown = set(error.ids)
-                ids = [id for id in ids if id not in unknown]
-        return None
-
-    def _held(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Those of the documents that the store has."""
-        try:
-            return {document.id: document for document in self.store.get(ids)}
-        except UnknownDocumentError as error:
-            unknown = set(error.ids)
-            known = [id for id in ids if id not in unknown]
-            return self._held(known) if known else {}
-        except KeyError:  # a store of the user's own, which does not say which id is unknown
-            return {} if len(ids) == 1 else {id: document for one in ids for id, document in self._held([one]).items()}
 
     def _encode_queries(self, queries: Sequence[str]) -> M3Vectors:
         queries = [queries] if not isinstance(queries, Iterable) else queries if isinstance(queries, str) else list(queries)
@@ -455,6 +344,13 @@ class M3Index:
             return self._with_dense([hit for hit in hits if hit.document.id not in error.ids])
 
 
+def check_index(index: M3Index) -> M3Index:
+    """An M3Index as it is; InvalidArgumentError for a path, or a framework's own index."""
+    if not isinstance(index, M3Index):
+        raise InvalidArgumentError(f"index must be an M3Index; got {index!r}: for a folder write M3Index.open(path)")
+    return index
+
+
 def _profile_of(given: Profile | str | Path | None, folder: Path) -> Profile:
     own = folder / "profile.toml"
     if given is None and not own.is_file():
@@ -462,10 +358,14 @@ def _profile_of(given: Profile | str | Path | None, folder: Path) -> Profile:
     return as_profile(own if given is None else given)
 
 
-def _where(where: Where | None, where_document: Where | None) -> Where | None:
-    """Both filters as one, checked."""
-    check_where(where)
-    return both(where, about_text(where_document))
+def _source(settings: Mapping[str, str | None]) -> str | None:
+    """How to load an index's own model; None where it has none yet."""
+    if settings["source"] is None and settings["model"] is not None:
+        raise InvalidArgumentError(
+            f"this index was made with an Encoder object, {settings['model']!r}, which has no name to load it by: "
+            "give it as model="
+        )
+    return settings["source"]
 
 
 def _dense_only(hit: Hit) -> Hit:

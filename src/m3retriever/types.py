@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
@@ -153,7 +154,7 @@ class Hit:
     ranks: Mapping[Mode, int]
     found_by: frozenset[Mode]
     probability: float | None = None
-    relevance: float | None = None
+    relevance: float | None = field(default=None, compare=False)  # follows from the others
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,13 @@ class ListsIds(Protocol):
     """A store that can say which documents pass a filter, all of them without one: ids, ascending."""
 
     def ids(self, where: Where | None = None) -> list[str]: ...
+
+
+@runtime_checkable
+class HoldsWriting(Protocol):
+    """A store whose documents nobody else changes inside `with store.writing()`."""
+
+    def writing(self) -> AbstractContextManager[None]: ...
 
 
 @runtime_checkable

@@ -176,3 +176,10 @@ class TestStandardSuite(RetrieversIntegrationTests):
     @property
     def retriever_query_example(self) -> str:
         return QUERY
+
+
+@pytest.mark.parametrize("lost", [{"filter": {"lang": "en"}}, {"search_kwarg": {"filter": {"lang": "en"}}}, {"k": 1}])
+def test_a_setting_outside_search_kwargs_is_refused(index: M3Index, lost: dict[str, Any]) -> None:
+    """LangChain's own retriever takes it and forgets it: the likeliest way to lose a tenant's filter."""
+    with pytest.raises(ValueError, match=next(iter(lost))):
+        M3VectorStore(index).as_retriever(**lost)

@@ -1,4 +1,4 @@
-"""What the LlamaIndex tests share: stores of both kinds, an encoder that can wait, and a handler that keeps events."""
+"""What the LlamaIndex tests share: stores of both kinds, encoders and stores that can wait, a handler that keeps events."""
 
 import asyncio
 import threading
@@ -11,8 +11,9 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
 from m3retriever import ChromaStore, HashingEncoder, M3Index, M3Vectors, MemoryStore
+from m3retriever.types import ModeScores, Where
 
-BEATS = 5  # turns of the event loop that a waiting encoder wants to see
+BEATS = 5  # turns of the event loop that who waits wants to see
 PATIENCE = 10  # seconds until it calls the loop blocked
 
 
@@ -32,23 +33,22 @@ class CountingEncoder(HashingEncoder):
         return super().encode_documents(texts)
 
 
-class WaitingEncoder(HashingEncoder):
-    """Once armed, encodes only while the event loop beats, and says so where it does not."""
+class Waiting:
+    """Once armed, does its work only while the event loop beats, and says so where it does not."""
 
     def __init__(self) -> None:
         super().__init__()
         self.beating = threading.Event()
         self.armed = self.waited = False
 
-    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
+    def wait(self) -> None:
         if self.armed:
             self.waited = True
             if not self.beating.wait(PATIENCE):
                 raise RuntimeError("the event loop is blocked")
-        return super().encode_documents(texts)
 
     async def during(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Do the work while a heart beats beside it; the encoder waits for the heart."""
+        """Do the work while a heart beats beside it; who waits, waits for the heart."""
         self.armed = True
 
         async def heart() -> None:
@@ -57,8 +57,24 @@ class WaitingEncoder(HashingEncoder):
             self.beating.set()
 
         done, _ = await asyncio.gather(work, heart())
-        assert self.waited, "nothing was encoded"
+        assert self.waited, "nothing was waited for"
         return done
+
+
+class WaitingEncoder(Waiting, HashingEncoder):
+    """Waits before it encodes."""
+
+    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
+        self.wait()
+        return super().encode_documents(texts)
+
+
+class WaitingStore(Waiting, MemoryStore):
+    """Waits before it scores."""
+
+    def search(self, query: M3Vectors, *, depth: int, where: Where | None = None) -> ModeScores:
+        self.wait()
+        return super().search(query, depth=depth, where=where)
 
 
 class Recorder(BaseEventHandler):
@@ -81,6 +97,11 @@ def counting() -> CountingEncoder:
 @pytest.fixture
 def waiting() -> WaitingEncoder:
     return WaitingEncoder()
+
+
+@pytest.fixture
+def waiting_store() -> WaitingStore:
+    return WaitingStore()
 
 
 @pytest.fixture

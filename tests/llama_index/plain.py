@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
+from hypothesis import strategies as st
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 OPERATORS = list(FilterOperator)
@@ -48,6 +49,35 @@ def _holds(value: Any, operator: str, operand: Any) -> bool:
         return bool(PYTHON[operator](value, operand))
     except TypeError:
         return False
+
+
+def nested_filters(keys: list[str], values: list[Any]) -> st.SearchStrategy[MetadataFilters]:
+    """MetadataFilters in groups of groups, any operator, condition and operand among them."""
+    return _groups(st.recursive(_one_filter(keys, values), _groups, max_leaves=9))
+
+
+def _groups(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[MetadataFilters]:
+    conditions = st.sampled_from([*FilterCondition, None])
+    return st.builds(MetadataFilters, filters=st.lists(parts, min_size=1, max_size=3), condition=conditions)
+
+
+def _one_filter(keys: list[str], values: list[Any]) -> st.SearchStrategy[MetadataFilter]:
+    def with_operator(operator: FilterOperator) -> st.SearchStrategy[MetadataFilter]:
+        operands = _operands(operator, values)
+        return st.builds(MetadataFilter, key=st.sampled_from(keys), operator=st.just(operator), value=operands)
+
+    return st.sampled_from(OPERATORS).flatmap(with_operator)
+
+
+def _operands(operator: FilterOperator, values: list[Any]) -> st.SearchStrategy[Any]:
+    if operator == FilterOperator.IS_EMPTY:
+        return st.none()
+    if operator.value in TEXTS:
+        return st.sampled_from([value for value in values if isinstance(value, str)])
+    if operator.value in LISTS:
+        alike = [[value for value in values if type(value) is kind] for kind in dict.fromkeys(map(type, values))]
+        return st.sampled_from(alike).flatmap(lambda several: st.lists(st.sampled_from(several), max_size=3))
+    return st.sampled_from(values)
 
 
 def random_filters(random: Random, keys: list[str], values: list[Any], *, depth: int = 3) -> MetadataFilters:

@@ -1,30 +1,26 @@
 """A filter never lets another tenant's node through: thousands of random filters, in every mode, on every way in."""
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from llama_index.core.schema import NodeRelationship, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 
 from m3retriever import M3Index
 from m3retriever.llama_index import M3Retriever, M3VectorStore
 
-spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("plain.py"))
-assert spec is not None
-assert spec.loader is not None
-plain = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(plain)
+from .plain import nested_filters, passes
 
 TENANTS = ["a", "b", "ab"]
 VALUES: list[Any] = ["a", "b", "ab", "", 0, 1, 2, 1.0, 0.5, -1]
 KEYS = ["tenant", "v", "w", "missing"]
 WORDS = ["red", "apple", "pie", "car", "train"]
 QUERY = "red apple pie"
-ROUNDS = {"memory": 3000, "chroma": 300}
+EXAMPLES = {"memory": 200, "chroma": 100}  # filters that each way in is asked for
 
 
 def made_nodes() -> list[TextNode]:
@@ -98,17 +94,29 @@ def only(tenant: str, further: MetadataFilters) -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key="tenant", value=tenant), further])
 
 
+FILTERS = st.builds(only, st.sampled_from(TENANTS), nested_filters(KEYS, VALUES))
+
+
+def passing(filters: MetadataFilters) -> set[str]:
+    return {node.node_id for node in NODES if passes(node.metadata, filters)}
+
+
 def test_no_way_in_shows_another_tenants_node(filled: tuple[str, Paths]) -> None:
     kind, paths = filled
-    random, names, seen = Random(3), list(paths.all), dict.fromkeys(paths.all, 0)
-    for number in range(ROUNDS[kind]):
-        name, tenant = names[number % len(names)], random.choice(TENANTS)
-        filters = only(tenant, plain.random_filters(random, KEYS, VALUES))
-        found = paths.all[name](filters)
-        assert found == {node.node_id for node in NODES if plain.passes(node.metadata, filters)}, (name, filters)
-        assert all(node.metadata["tenant"] == tenant for node in NODES if node.node_id in found)
-        seen[name] += len(found)
-    assert min(seen.values()) > 0, seen  # a way that never finds anything would prove nothing
+    seen = 0
+
+    @settings(max_examples=EXAMPLES[kind], deadline=None)
+    @given(filters=FILTERS)
+    def every_way_in_finds_what_passes(filters: MetadataFilters) -> None:
+        nonlocal seen
+        want = passing(filters)
+        for name, way in paths.all.items():
+            assert way(filters) == want, name
+        assert len({node.metadata["tenant"] for node in NODES if node.node_id in want}) <= 1
+        seen += len(want)
+
+    every_way_in_finds_what_passes()
+    assert seen  # ways that never find anything would prove nothing
 
 
 def test_without_the_tenants_filter_every_way_in_finds_all(filled: tuple[str, Paths]) -> None:
@@ -121,10 +129,15 @@ def test_without_the_tenants_filter_every_way_in_finds_all(filled: tuple[str, Pa
 
 def test_deleting_by_filter_leaves_other_tenants_nodes(filled: tuple[str, Paths]) -> None:
     kind, paths = filled
-    random = Random(5)
-    for _ in range(ROUNDS[kind] // 30):
-        filters = only(random.choice(TENANTS), plain.random_filters(random, KEYS, VALUES))
+
+    @settings(max_examples=EXAMPLES[kind] // 2, deadline=None)
+    @given(filters=FILTERS)
+    def what_passes_is_gone(filters: MetadataFilters) -> None:
+        paths.store.add(NODES)
         paths.store.delete_nodes(filters=filters)
-        gone = {node.node_id for node in NODES if plain.passes(node.metadata, filters)}
-        assert set(paths.index.ids()) == {node.node_id for node in NODES} - gone
-        paths.store.add([node for node in NODES if node.node_id in gone])
+        assert set(paths.index.ids()) == {node.node_id for node in NODES} - passing(filters)
+
+    try:
+        what_passes_is_gone()
+    finally:
+        paths.store.add(NODES)

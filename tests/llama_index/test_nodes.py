@@ -1,5 +1,6 @@
 """A node becomes a document and the same node again; what anyone else wrote never breaks or runs anything."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 
 from m3retriever import ChromaStore, Document, HashingEncoder, InvalidDocumentError, M3Index
 from m3retriever.llama_index import to_document, to_node
+from m3retriever.llama_index.nodes import MAX_CONTENT, MAX_RELATED
 
 METADATA = {"z": 1, "a": "x", "f": 2.0, "yes": True, "none": None, "empty": [], "blank": "", "words": ["b", "a"], "n": [1, 2]}
 LINKS: dict[Any, Any] = {
@@ -32,10 +34,14 @@ LINKS: dict[Any, Any] = {
     NodeRelationship.CHILD: [RelatedNodeInfo(node_id="c1"), RelatedNodeInfo(node_id="c2")],
 }
 COMMON: dict[str, Any] = {"id_": "one", "metadata": METADATA, "relationships": LINKS, "excluded_llm_metadata_keys": ["z"]}
+LLAMA_INDEX = TextNode()  # what LlamaIndex has where nothing is given
 NODES = [
     TextNode(text="red apple", start_char_idx=3, end_char_idx=12, metadata_template="{key}={value}", **COMMON),
     TextNode(text="", **COMMON),
     TextNode(text="only text"),
+    TextNode(
+        text=" red {apple} \n", text_template="{metadata_str}\n--\n{{as is}} {content}", metadata_separator=" | ", **COMMON
+    ),
     Node(text_resource=MediaResource(text="red apple", mimetype="text/markdown", path=Path("a.md")), **COMMON),
     Node(text_resource=MediaResource(text=""), image_resource=MediaResource(url="https://a.b/c.png"), **COMMON),  # type: ignore[arg-type]
     Node(image_resource=MediaResource(path=Path("c.png")), **COMMON),
@@ -102,7 +108,7 @@ def test_a_node_without_a_source_has_none_and_a_whole_document_is_its_own() -> N
     assert to_document(LlamaDocument(text="a", id_="whole")).metadata["ref_doc_id"] == "whole"
 
 
-@pytest.mark.parametrize("node", NODES[:4] + NODES[8:9], ids=lambda node: node.class_name())
+@pytest.mark.parametrize("node", [*NODES[:3], NODES[4], NODES[9]], ids=lambda node: node.class_name())
 def test_llama_index_reads_what_is_kept(node: BaseNode) -> None:
     document = to_document(node)
     theirs = metadata_dict_to_node(dict(document.metadata), text=document.text)
@@ -110,7 +116,7 @@ def test_llama_index_reads_what_is_kept(node: BaseNode) -> None:
     assert theirs.get_content(MetadataMode.NONE) == node.get_content(MetadataMode.NONE)
 
 
-@pytest.mark.parametrize("node", [*NODES[:3], NODES[6], *NODES[10:11]], ids=lambda node: node.class_name())
+@pytest.mark.parametrize("node", [*NODES[:4], NODES[7], NODES[11]], ids=lambda node: node.class_name())
 def test_what_llama_index_keeps_is_read(node: BaseNode) -> None:
     theirs = {key: "" if value is None else value for key, value in node_to_metadata_dict(node, remove_text=True).items()}
     document = Document(node.node_id, node.get_content(MetadataMode.NONE), {k: v for k, v in theirs.items() if v != []})
@@ -129,6 +135,13 @@ def test_what_another_client_changed_wins(mode: MetadataMode) -> None:
     changed = {key: value for key, value in document.metadata.items() if key != "gone"} | {"lang": "de"}
     node = to_node(Document(document.id, "green pear", changed))
     assert (node.get_content(), node.metadata) == ("green pear", {"lang": "de"})
+
+
+@pytest.mark.parametrize("mode", list(MetadataMode))
+def test_metadata_that_another_client_changed_leaves_the_nodes_text(mode: MetadataMode) -> None:
+    document = to_document(TextNode(text="red apple", metadata={"lang": "en"}), metadata_mode=mode)
+    node = to_node(Document(document.id, document.text, {**document.metadata, "lang": "de"}))
+    assert (node.get_content(MetadataMode.NONE), node.metadata) == ("red apple", {"lang": "de"})
 
 
 @pytest.mark.parametrize(
@@ -180,9 +193,11 @@ BROKEN = [
     '{"text_resource": "x", "text": 4}',
     '{"text": null}',
     '{"excluded_llm_metadata_keys": 3}',
+    '{"excluded_embed_metadata_keys": [["lang"]]}',
+    '{"start_char_idx": "x", "end_char_idx": [], "mimetype": 7}',
+    '{"metadata": {"doc_id": ' + "[" * 500 + "]" * 500 + "}}",
     '{"image_resource": {"path": 4}}',
     '{"index_id": null, "obj": {"__data__": 1, "__type__": 2}}',
-    " " * ((1 << 24) + 1) + "{}",
     7,
     True,
     ["a", "b"],
@@ -216,6 +231,141 @@ def test_content_cannot_pass_for_another_node_or_another_tenants() -> None:
     node = to_node(hostile(content, tenant="a"))
     assert (node.node_id, node.get_content(), node.embedding) == ("one", "red apple", None)
     assert node.metadata == {"lang": "en", "tenant": "a"}
+
+
+@pytest.mark.parametrize(("length", "kind"), [(MAX_CONTENT, LlamaDocument), (MAX_CONTENT + 1, TextNode)])
+def test_content_of_too_many_characters_is_not_read(length: int, kind: type[BaseNode]) -> None:
+    assert type(to_node(hostile("{}".ljust(length), "Document"))) is kind
+
+
+TEMPLATES: list[tuple[str, Any]] = [
+    *(
+        ("text_template", f"{{content{part}}} {{metadata_str}}")
+        for part in (":x>500000000", "!r", ".__class__", "[0]", ":{nope}")
+    ),
+    *(
+        ("text_template", given)
+        for given in ("{nope}", "{content} {0}", "{content} {}", "{content} {", "}", "SPOOF", "", 7, None)
+    ),
+    *(("text_template", given) for given in ("{content}{content}", "{metadata_str}", "{content}".ljust(100_000))),
+    *(("metadata_template", f"{{key}}: {{value{part}}}") for part in (":>500000000", "!a", ".__class__", "[0]", ":{key}")),
+    *(("metadata_template", given) for given in ("{content}", "{value}" * 9, "SPOOF", "{value}{", [], "{value}".ljust(1000))),
+    *(("metadata_separator", given) for given in ("x" * 1000, 7, None)),
+]
+
+
+@pytest.mark.parametrize("kind", ["TextNode", "Node", "Document", "ImageNode", "IndexNode"])
+@pytest.mark.parametrize(("name", "given"), TEMPLATES, ids=lambda given: str(given)[:40])
+def test_a_planted_template_is_not_followed(name: str, given: Any, kind: str) -> None:
+    planted = {name: given, "metadata": {"lang": "en"}, "index_id": "sub", "mimetype": "text/markdown"}
+    inner = {"__data__": {**planted, "class_name": "TextNode", "text": "red apple"}, "__type__": "1"}
+    node = to_node(hostile(json.dumps({**planted, "obj": inner}), kind))
+    assert node.class_name() == kind  # the rest of it is read
+    for one in [node, node.obj] if isinstance(node, IndexNode) else [node]:
+        assert getattr(one, name) == getattr(LLAMA_INDEX, name)
+        assert one.get_content(MetadataMode.LLM) == one.get_content(MetadataMode.EMBED) == "lang: en\n\nred apple"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("name", "given"), [one for one in TEMPLATES if isinstance(one[1], str)], ids=lambda given: given[:40])
+def test_a_node_whose_template_would_not_be_followed_is_refused(name: str, given: str, inside: bool) -> None:
+    node = TextNode(text="a", id_="node 7", metadata={"a": 1}, **{name: given})
+    with pytest.raises(InvalidDocumentError, match=f"node 7.*{name}"):
+        leading = IndexNode(text="a", id_="node 7", index_id="sub", obj=node)
+        to_document(leading if inside else node, metadata_mode=MetadataMode.EMBED)
+
+
+def related(**metadata: Any) -> dict[str, Any]:
+    return {"node_id": "a", "metadata": metadata}
+
+
+def deep(levels: int) -> Any:
+    return [deep(levels - 1)] if levels else []
+
+
+RELATIONSHIPS: list[Any] = [
+    {"1": []},
+    {"1": [related()]},
+    {"2": [related()]},
+    {"3": [related()]},
+    {"4": [related()]},
+    {"5": related()},
+    {"1": "a"},
+    {"1": None},
+    {"5": [related()] * (MAX_RELATED + 1)},
+    [related()],
+    "x",
+    {"1": related(deep=deep(300))},
+    {"5": [related(deep=deep(500))]},
+]
+
+
+@pytest.mark.parametrize("planted", RELATIONSHIPS, ids=lambda planted: str(planted)[:40])
+def test_planted_relationships_break_nothing_that_reads_them(planted: Any) -> None:
+    node = to_node(hostile(json.dumps({"relationships": planted, "metadata": {"lang": "en"}})))
+    assert (node.source_node, node.prev_node, node.next_node, node.parent_node, node.child_nodes) == (None,) * 5
+    assert node.get_content() == "red apple"
+    assert type(node).from_dict(json.loads(node.model_dump_json())) == node
+
+
+@pytest.mark.parametrize(
+    "kept", [{"1": related()}, {"5": [related()] * MAX_RELATED}, {"2": related(deep=deep(20))}], ids=[1, 2, 3]
+)
+def test_ordinary_relationships_are_kept(kept: Any) -> None:
+    [[name, links]] = to_node(hostile(json.dumps({"relationships": kept}))).to_dict()["relationships"].items()
+    assert {name: [link["node_id"] for link in (links if isinstance(links, list) else [links])]} == {
+        name: ["a"] * (len(kept[name]) if isinstance(kept[name], list) else 1)
+    }
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {NodeRelationship.SOURCE: [RelatedNodeInfo(node_id="a")]},
+        {NodeRelationship.CHILD: RelatedNodeInfo(node_id="a")},
+        {NodeRelationship.CHILD: [RelatedNodeInfo(node_id="a")] * (MAX_RELATED + 1)},
+        {NodeRelationship.NEXT: RelatedNodeInfo(node_id="a", metadata={"deep": deep(300)})},
+    ],
+    ids=["source", "child", "many", "deep"],
+)
+def test_a_node_with_relationships_that_would_not_be_read_is_refused(links: Any) -> None:
+    with pytest.raises(InvalidDocumentError, match="node 7"):
+        to_document(TextNode(text="a", id_="node 7", relationships=links))
+
+
+SPOOFS: list[dict[str, Any]] = [
+    {"m3_stored_as": hashlib.sha256(b"red apple").hexdigest()},
+    *({"m3_stored_as": mode} for mode in ("embed", "llm", "all", "none", "nonsense", "", None, 7, [], {})),
+    {"m3_stored_as": "embed", "text_template": "red apple"},
+    {"m3_stored_as": "embed", "text_template": "{metadata_str}", "metadata_template": "red apple"},
+    {
+        "m3_stored_as": "embed",
+        "text_template": "{metadata_str}",
+        "metadata_template": "{value}",
+        "metadata": {"a": "red apple"},
+    },
+    {"m3_stored_as": "embed", "text_template": "red apple{content:.0}"},
+    {
+        "m3_stored_as": "embed",
+        "text_template": "red apple {metadata_str}{content[9]}",
+        "metadata_template": "",
+        "text": [""] * 10,
+    },
+]
+
+
+@pytest.mark.parametrize("spoof", SPOOFS, ids=str)
+@pytest.mark.parametrize("kind", ["TextNode", "Node", "Document", "ImageNode"])
+def test_no_claim_in_the_content_shows_another_text(spoof: dict[str, Any], kind: str) -> None:
+    content = {"text": "SPOOF", "text_resource": {"text": "SPOOF"}, "metadata": {"lang": "en"}, **spoof}
+    node = to_node(
+        hostile(
+            json.dumps({name: value for name, value in content.items() if kind != "TextNode" or name != "text_resource"}), kind
+        )
+    )
+    assert node.get_content(MetadataMode.NONE) == "red apple"
+    assert "SPOOF" not in node.get_content(MetadataMode.LLM)
+    assert node.get_content(MetadataMode.LLM).endswith("en\n\nred apple")
 
 
 @pytest.mark.parametrize("kind", ["ImageDocument", "ImageNode", "Node", "Document", "IndexNode"])

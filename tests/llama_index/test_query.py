@@ -199,7 +199,10 @@ def test_weights_may_be_asked_for(store: M3VectorStore, index: M3Index) -> None:
 @pytest.mark.parametrize(
     ("options", "fields", "why"),
     [
-        ({"where": {"lang": "en"}}, {}, "where"),
+        ({"top_p": 0.5}, {}, "top_p"),
+        ({"where": {}}, {}, "exactly one key"),
+        ({"where_document": {"like": "a"}}, {}, "where_document|one of"),
+        ({"mmr_prefetch_factor": 0.5}, {"mode": "mmr"}, "mmr_prefetch_factor"),
         ({"mode": "fuzzy"}, {}, "fuzzy"),
         ({"mmr_threshold": 0.5}, {}, "query mode 'mmr'"),
         ({}, {"embedding_field": "image"}, "embedding_field"),
@@ -213,6 +216,15 @@ def test_what_would_be_ignored_is_refused(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=why):
         asked(store, options, **fields)
+
+
+@pytest.mark.parametrize("mode", ["default", "sparse", "hybrid", "mmr"])
+def test_chromas_own_filters_hold_beside_the_others(store: M3VectorStore, mode: str) -> None:
+    german = asked(store, {"where": {"lang": "de"}}, mode=mode)
+    assert german
+    assert {id for id, _ in german} <= set(store.client.ids({"lang": "de"}))
+    one = asked(store, {"where": {"lang": "de"}, "where_document": {"$contains": "tart"}}, mode=mode)
+    assert {id for id, _ in one} <= set(store.client.ids({"lang": "de"}, where_document={"$contains": "tart"}))
 
 
 # -- restrictions ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def ids(nodes: Sequence[NodeWithScore]) -> list[str]:
 
 
 def as_hit(node: NodeWithScore) -> Hit:
-    """The hit that a node came from."""
+    """The hit that a node came from, but for its relevance, which a node does not have."""
     assert isinstance(node, M3NodeWithScore)
     assert isinstance(node.node, TextNode)
     document = Document(node.node_id, node.text, node.metadata)
@@ -174,9 +174,18 @@ def test_async_gives_what_sync_gives(any_index: M3Index, mode: SearchMode) -> No
     assert asyncio.run(retriever.aretrieve(QUERY)) == retriever.retrieve(QUERY) != []
 
 
-async def test_async_leaves_the_event_loop_free(waiting: Any) -> None:
+async def test_async_leaves_the_event_loop_free_while_the_query_is_encoded(waiting: Any) -> None:
     retriever = M3Retriever(index=filled(MemoryStore(), waiting))
     assert ids(await waiting.during(retriever.aretrieve(QUERY))) == ids(M3Retriever(index=retriever.index).retrieve(QUERY))
+
+
+@pytest.mark.parametrize("mode", get_args(SearchMode))
+@pytest.mark.parametrize("query", [QUERY, QueryBundle(QUERY, custom_embedding_strs=["red car", "trains"])], ids=["one", "two"])
+async def test_async_leaves_the_event_loop_free_while_candidates_are_scored(
+    waiting_store: Any, mode: SearchMode, query: Any
+) -> None:
+    retriever = M3Retriever(index=filled(waiting_store), mode=mode)
+    assert ids(await waiting_store.during(retriever.aretrieve(query))) == ids(retriever.retrieve(query)) != []
 
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))

@@ -232,7 +232,7 @@ async def test_async_leaves_the_event_loop_free(waiting: Any, memory_index: M3In
 def test_two_threads_may_delete_the_same_nodes(store: M3VectorStore, index: M3Index, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = index.ids(where={"lang": "de"})
     index.delete(listed[:1])  # between the other's looking and its deleting
-    monkeypatch.setattr(index, "ids", lambda where: listed)
+    monkeypatch.setattr(index, "ids", lambda where=None, **filters: listed)
     store.delete_nodes(filters=MetadataFilters(filters=[MetadataFilter(key="v", value=1, operator=FilterOperator.NE)]))
     monkeypatch.undo()
     assert index.ids(where={"lang": "de"}) == []

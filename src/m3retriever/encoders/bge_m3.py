@@ -89,6 +89,8 @@ class BGEM3Encoder(LoopedEncoder):
         name = f"bge-m3-{fingerprint(folder)}-{pooling}{'' if normalize else '-raw'}{left_out}"
         super().__init__(EncodingLoop(parts, max_length=max_length, batch_tokens=batch_tokens), name)
         self.model, self.device = str(model), str(place)
+        plain = pooling == "cls" and normalize and not left_out  # `load_encoder` makes no other
+        self.source = (str(Path(model).resolve()) if Path(model).is_dir() else str(model)) if plain else None
 
 
 def fingerprint(folder: Path) -> str:

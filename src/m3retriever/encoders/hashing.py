@@ -13,6 +13,7 @@ from m3retriever.vectors import FloatArray, M3Vectors
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 WEIGHT = 0.3  # of every word in the sparse view: within BGE-M3's usual range
+DIM = 256
 NO_WORD = 0  # the token of a text without words
 ID_MASK = 0x7FFFFFFF
 
@@ -24,8 +25,9 @@ class HashingEncoder:
     normalised mean of the words' vectors, sparse gives each word 0.3, ColBERT has a vector per word.
     """
 
-    def __init__(self, dim: int = 256) -> None:
+    def __init__(self, dim: int = DIM) -> None:
         self.dim = dim
+        self.source = "hashing" if dim == DIM else None
         self.name = f"hashing-{dim}"
 
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:

@@ -49,6 +49,7 @@ class MiniEncoder(LoopedEncoder):
 
         loop = EncodingLoop(_parts(), max_length=max_length, batch_tokens=batch_tokens, on_unknown=_warn_unknown)
         super().__init__(loop, f"mini-{heads_digest()}")
+        self.source = "mini"
 
 
 def heads_digest() -> str:

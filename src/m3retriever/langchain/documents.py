@@ -14,12 +14,14 @@ from m3retriever.errors import InvalidArgumentError
 from m3retriever.types import Document as StoredDocument
 from m3retriever.types import Hit
 
-BOOKKEEPING = ("_node_content", "_node_type")  # LlamaIndex's, in documents that it added to the same index
+NODE = "_node_content"  # LlamaIndex's, in documents that it added to the same index, and beside it
+BOOKKEEPING = (NODE, "_node_type", "document_id", "doc_id", "ref_doc_id")
 
 
 def from_stored(document: StoredDocument) -> Document:
     """A fresh Document; the caller may change it. LlamaIndex's bookkeeping is left out of its metadata."""
-    metadata = {key: value for key, value in document.metadata.items() if key not in BOOKKEEPING}
+    hidden = BOOKKEEPING if NODE in document.metadata else ()
+    metadata = {key: value for key, value in document.metadata.items() if key not in hidden}
     return Document(id=document.id, page_content=document.text, metadata=metadata)
 
 

@@ -95,6 +95,7 @@ class M3VectorStoreRetriever(VectorStoreRetriever):
         Those of the store's search method, such as k and filter. Keywords of a call go before them.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")  # a filter that is not in search_kwargs
     allowed_search_types: ClassVar[Collection[str]] = SEARCH_TYPES
 
     @model_validator(mode="before")

@@ -12,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.index import M3Index
+from m3retriever.index import M3Index, check_index
 from m3retriever.langchain.documents import from_hit, from_stored, ids_of, runs, to_stored
 from m3retriever.langchain.embeddings import M3Embeddings
 from m3retriever.langchain.opening import opened_for
@@ -42,8 +42,7 @@ class M3VectorStore(VectorStore):
     """
 
     def __init__(self, index: M3Index, *, mode: SearchMode = "hybrid", weights: WeightsLike | None = None) -> None:
-        if not isinstance(index, M3Index):
-            raise InvalidArgumentError(f"index must be an M3Index; got {index!r}: for a folder use M3VectorStore.open(path)")
+        check_index(index)
         Ranking.of(index.profile, mode, weights, None)  # refuses nonsense now, not at the first search
         self.index, self.mode, self.weights = index, mode, weights
 
@@ -81,7 +80,7 @@ class M3VectorStore(VectorStore):
 
     def add_documents(  # type: ignore[override]  # as above
         self,
-        documents: Sequence[Document],
+        documents: Iterable[Document],
         ids: Sequence[str | None] | None = None,
         *,
         batch_size: int | None = None,
@@ -106,8 +105,7 @@ class M3VectorStore(VectorStore):
         """
         if ids is None and where is None and where_document is None:
             raise InvalidArgumentError("delete takes ids, where or where_document; got none: for all, ids=store.index.ids()")
-        passing = self.index.ids(where, where_document=where_document, among=ids)
-        self.index.delete(passing, skip_unknown=True)
+        self.index.delete_where(where, where_document=where_document, among=ids)
         return True
 
     @classmethod
@@ -139,7 +137,7 @@ class M3VectorStore(VectorStore):
 
     @classmethod
     def from_documents(
-        cls, documents: Sequence[Document], embedding: Embeddings, ids: Sequence[str | None] | None = None, **settings: Any
+        cls, documents: Iterable[Document], embedding: Embeddings, ids: Sequence[str | None] | None = None, **settings: Any
     ) -> M3VectorStore:
         """`from_texts`, of documents; their ids as in `add_documents`."""
         texts, metadatas, ids = _columns(documents, ids)
@@ -282,7 +280,8 @@ class M3VectorStore(VectorStore):
         return {"where": filter, "where_document": where_document, "mode": mode, "weights": weights, **settings}
 
 
-def _columns(documents: Sequence[Document], ids: Sequence[str | None] | None) -> tuple[list[str], list[Any], list[str | None]]:
+def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) -> tuple[list[str], list[Any], list[str | None]]:
     """Texts, metadata and ids, one each."""
+    documents = list(documents)
     texts = [document.page_content for document in documents]
     return texts, [document.metadata for document in documents], ids_of(documents, ids)

@@ -125,7 +125,8 @@ class StoreEmbedding(BaseEmbedding):
 
     def _get_query_embedding(self, query: str) -> list[float]:
         raise InvalidArgumentError(
-            "StoreEmbedding makes no vectors, for M3VectorStore makes them itself; any other store needs M3Embedding"
+            "StoreEmbedding makes no vectors, for M3VectorStore makes them itself; "
+            "what embeds queries by itself, or another store, needs M3Embedding"
         )
 
     async def _aget_query_embedding(self, query: str) -> list[float]:

@@ -3,15 +3,16 @@
 A document keeps, beside the node's own metadata, what LlamaIndex's stores keep (`_node_content`,
 `_node_type` and the id of the source document under three names), so that LlamaIndex's Chroma store
 reads it too. `_node_content` is data that anyone with access to Chroma may have written: only known
-classes are made from it, from their own fields, and what cannot be read is left aside.
+classes are made from it, from their own fields, and what cannot be read is left aside. Its templates,
+which LlamaIndex gives to `str.format`, are followed only where they can do no more than place the text.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from string import Formatter
 from typing import Any
 
 from llama_index.core.schema import (
@@ -21,6 +22,7 @@ from llama_index.core.schema import (
     IndexNode,
     MetadataMode,
     Node,
+    NodeRelationship,
     NodeWithScore,
     TextNode,
 )
@@ -36,7 +38,14 @@ CONTENT, TYPE, SOURCE = "_node_content", "_node_type", "ref_doc_id"
 SOURCE_NAMES = ("document_id", "doc_id", SOURCE)  # LlamaIndex's stores read one or the other
 BOOKKEEPING = (CONTENT, TYPE, *SOURCE_NAMES)
 MAX_CONTENT = 1 << 24  # characters of `_node_content`; a node with an image inside it has a few millions
-STORED_AS = "m3_stored_as"  # in `_node_content`: hash of the stored text, where that is not the node's own
+MAX_RELATED = 10_000  # nodes that a node is linked with
+STORED_AS = "m3_stored_as"  # in `_node_content`: the metadata mode of the stored text, where that is not the node's own
+METADATA_MODES = tuple(mode.value for mode in MetadataMode)
+TEMPLATES = {  # the field that must be in it, the one that may, and how many characters at most
+    "text_template": ("content", "metadata_str", 2000),
+    "metadata_template": ("value", "key", 100),
+}
+SEPARATOR, MAX_SEPARATOR = "metadata_separator", 100  # characters
 CLASSES: dict[str, type[BaseNode]] = {
     kind.class_name(): kind for kind in (TextNode, Node, IndexNode, ImageNode, LlamaDocument, ImageDocument)
 }
@@ -86,23 +95,27 @@ def to_document(node: BaseNode, *, metadata_mode: MetadataMode = MetadataMode.NO
     Raises
     ------
     InvalidDocumentError
-        For metadata that Chroma cannot hold, such as a dict; it names the key and the node.
+        For metadata that Chroma cannot hold, such as a dict; it names the key and the node. Likewise for
+        a template or for relationships that `to_node` would not take.
     """
-    text = node.get_content(metadata_mode)
-    document = Document(node.node_id, text, _filterable(node.metadata))
+    document = Document(node.node_id, node.get_content(MetadataMode.NONE), _filterable(node.metadata))
     check_documents([document])
-    metadata = {**document.metadata, CONTENT: _content(node, text, metadata_mode), TYPE: node.class_name()}
+    metadata = {**document.metadata, CONTENT: _content(node, metadata_mode), TYPE: node.class_name()}
     source = node.ref_doc_id or (node.node_id if isinstance(node, LlamaDocument) else None)
     if source is not None:  # a Document stored whole is its own source
         metadata.update(dict.fromkeys(SOURCE_NAMES, source))
-    return Document(document.id, text, metadata)
+    return Document(document.id, node.get_content(metadata_mode), metadata)
 
 
 def to_node(document: Document) -> BaseNode:
     """The node that a document was made from; a TextNode for one that came another way.
 
     Text and metadata are the document's: where another client changed them since, they win over what
-    `_node_content` says, so that a node always shows the metadata by which it was filtered.
+    `_node_content` says, so that a node always shows the metadata by which it was filtered. A node stored
+    with its metadata in front has the text that, with them, makes up the document's.
+
+    A template is taken where it places each field of LlamaIndex's at most once and does no more, and
+    relationships where LlamaIndex can read them; else the node has LlamaIndex's defaults.
     """
     if CONTENT not in document.metadata:
         return TextNode(id_=document.id, text=document.text, metadata=dict(document.metadata))
@@ -126,7 +139,7 @@ def _is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, list) and not value)
 
 
-def _content(node: BaseNode, text: str, metadata_mode: MetadataMode) -> str:
+def _content(node: BaseNode, metadata_mode: MetadataMode) -> str:
     """The node as JSON, without embedding, and without its text where the document holds just that."""
     try:
         kept = node.model_dump(mode="json")
@@ -136,10 +149,11 @@ def _content(node: BaseNode, text: str, metadata_mode: MetadataMode) -> str:
         if metadata_mode == MetadataMode.NONE:
             _take_text_out(kept)
         else:
-            kept[STORED_AS] = _hash(text)
+            kept[STORED_AS] = MetadataMode(metadata_mode).value
         content = json.dumps(kept, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise InvalidDocumentError(f"node {node.node_id!r} cannot be written as JSON: {error}") from error
+    _refuse_unfit(node.node_id, kept)
     if len(content) > MAX_CONTENT:
         raise InvalidDocumentError(
             f"node {node.node_id!r} has {len(content)} characters beside its text; at most {MAX_CONTENT} can be stored"
@@ -162,16 +176,23 @@ def _rebuilt(document: Document) -> BaseNode:
     kept = json.loads(content)
     kind = CLASSES.get(str(document.metadata.get(TYPE)), TextNode)
     node = _made(kind, {**kept, "id_": document.id, "embedding": None})
-    if kept.get(STORED_AS) != _hash(document.text):
+    if not _makes_up(document.text, node, kept.get(STORED_AS)):
         _put_text_in(node, document.text)
     if not _agree(_filterable(node.metadata), _held(document)):
         node.metadata = _held(document)
+    node.model_dump_json()  # what is too deep to be written again would break whoever keeps or sends the node
     return node
+
+
+def _makes_up(text: str, node: BaseNode, mode: Any) -> bool:
+    """Whether the node's own text is part of this one, as it was stored: every template holds the text."""
+    return mode in METADATA_MODES and node.get_content(MetadataMode(mode)) == text
 
 
 def _made(kind: type[BaseNode], kept: Mapping[str, Any]) -> BaseNode:
     """A node of this class from its own fields alone: other keywords make some constructors fetch a URL."""
-    fields = {name: kept[name] for name in kind.model_fields if name in kept}
+    unfit = dict(_unfit(kept))
+    fields = {name: kept[name] for name in kind.model_fields if name in kept and name not in unfit}
     if kind is IndexNode:
         fields["obj"] = _inner(fields.get("obj"))
     return kind(**fields)
@@ -181,10 +202,59 @@ def _inner(kept: Any) -> Any:
     """What an IndexNode leads to, as `IndexNode.from_dict` reads it: a node, or a text."""
     if kept is None:
         return None
-    if isinstance(kept, dict) and kept.keys() == {"__data__", "__type__"}:
+    if _is_node(kept):
         data = kept["__data__"]
         return _made(CLASSES.get(data["class_name"], TextNode), data)
     return TextNode(text=kept if isinstance(kept, str) else str(kept))
+
+
+def _is_node(kept: Any) -> bool:
+    return isinstance(kept, dict) and kept.keys() == {"__data__", "__type__"}
+
+
+def _refuse_unfit(node_id: str, kept: Any) -> None:
+    """InvalidDocumentError for a node, or a node it leads to, that would not come back as it is."""
+    for name, wanted in _unfit(kept):
+        raise InvalidDocumentError(f"node {node_id!r}: {name} must be {wanted}; got {str(kept[name])[:200]}")
+    if _is_node(kept.get("obj")):
+        _refuse_unfit(node_id, kept["obj"]["__data__"])
+
+
+def _unfit(kept: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Fields of a node's JSON that are not taken from it, with what they should be."""
+    for name, (needed, further, most) in TEMPLATES.items():
+        if name in kept and not _is_plain(kept[name], needed, further, most):
+            yield name, f"at most {most} characters with {{{needed}}} once, {{{further}}} at most once, and no other field"
+    separator = kept.get(SEPARATOR, "")
+    if not isinstance(separator, str) or len(separator) > MAX_SEPARATOR:
+        yield SEPARATOR, f"at most {MAX_SEPARATOR} characters"
+    if not _are_links(kept.get("relationships", {})):
+        yield "relationships", f"one node each, and a list of children, at most {MAX_RELATED}"
+
+
+def _is_plain(template: Any, needed: str, further: str, most: int) -> bool:
+    """Whether str.format does no more with a template than to put one field, or both, in its place.
+
+    A format spec makes any length of text from one character (`{content:>999999999}`), an attribute or an
+    index looks inside, an unknown field raises, and without the text in it the node would say another.
+    """
+    if not isinstance(template, str) or len(template) > most:
+        return False
+    try:
+        fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        return False
+    plain = {(name, "", None) for name in (needed, further)}
+    return (needed, "", None) in fields and plain.issuperset(fields) and len(set(fields)) == len(fields)
+
+
+def _are_links(kept: Any) -> bool:
+    """Whether LlamaIndex can read these relationships: `node.source_node` and its kin raise for the wrong shape."""
+    if not isinstance(kept, dict):
+        return False
+    children = kept.get(NodeRelationship.CHILD.value, [])
+    others = [link for name, link in kept.items() if name != NodeRelationship.CHILD.value]
+    return isinstance(children, list) and len(children) <= MAX_RELATED and all(isinstance(link, dict) for link in others)
 
 
 def _put_text_in(node: BaseNode, text: str) -> None:
@@ -200,7 +270,3 @@ def _put_text_in(node: BaseNode, text: str) -> None:
 def _agree(own: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
     """Whether a node and its document have the same metadata. LlamaIndex's Chroma store writes None as ""."""
     return all(own.get(key) == held.get(key) or (key not in own and held[key] == "") for key in own.keys() | held.keys())
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.filters import ID, both
+from m3retriever.filters import ID, about_text, both
 from m3retriever.fusion import top_k
 from m3retriever.index import M3Index
 from m3retriever.llama_index.filters import as_where, nothing
@@ -25,7 +26,10 @@ SEARCHED: dict[VectorStoreQueryMode, SearchMode] = {
     VectorStoreQueryMode.HYBRID: "hybrid",
     VectorStoreQueryMode.MMR: "dense",
 }
-OPTIONS = ("mode", "weights", "mmr_threshold")  # the keywords that vector_store_kwargs may hold
+FILTERS = ("where", "where_document")
+RANKERS = ("mode", "weights")
+DIVERSE = ("mmr_threshold", "mmr_prefetch_factor")
+OPTIONS = (*FILTERS, *RANKERS, *DIVERSE)  # the keywords that vector_store_kwargs may hold
 DIVERSE_AMONG, DIVERSE_FACTOR = 50, 4  # MMR picks from so many hits, and from so many times k: as LlamaIndex's Chroma store
 DEFAULT_MMR_THRESHOLD = 0.5  # LlamaIndex's own
 
@@ -37,14 +41,14 @@ def find(index: M3Index, query: VectorStoreQuery, options: Mapping[str, Any]) ->
     """
     asked = _mode_of(query)
     _check(query, options, asked)
-    where = where_of(query)
+    where = both(where_of(query), options.get("where"), about_text(options.get("where_document")))
     if not query.query_str and query.query_embedding is not None:
         return _by_vector(index, query, options, asked, where)
     if query.query_str is None:
         raise InvalidArgumentError("a query has a query_str or a query_embedding; got neither")
     settings = {"mode": options.get("mode", SEARCHED[asked]), "weights": options.get("weights"), "where": where}
     if asked == VectorStoreQueryMode.HYBRID:
-        return _hybrid(index, query, settings, given=bool(options))
+        return _hybrid(index, query, settings, given=not options.keys().isdisjoint(RANKERS))
     if asked == VectorStoreQueryMode.MMR:
         return _diverse(index, query, settings, options)
     return index.search(query.query_str, _top_k(query, asked), **settings)
@@ -79,8 +83,8 @@ def _mode_of(query: VectorStoreQuery) -> VectorStoreQueryMode:
 def _check(query: VectorStoreQuery, options: Mapping[str, Any], asked: VectorStoreQueryMode) -> None:
     if unknown := sorted(set(options) - set(OPTIONS)):
         raise InvalidArgumentError(f"a query takes the keywords {', '.join(OPTIONS)}; got {unknown}")
-    if "mmr_threshold" in options and asked != VectorStoreQueryMode.MMR:
-        raise InvalidArgumentError(f"mmr_threshold goes with the query mode 'mmr'; got mode {asked.value!r}")
+    if not options.keys().isdisjoint(DIVERSE) and asked != VectorStoreQueryMode.MMR:
+        raise InvalidArgumentError(f"{' and '.join(DIVERSE)} go with the query mode 'mmr'; got mode {asked.value!r}")
     if query.embedding_field is not None or query.output_fields is not None:
         raise InvalidArgumentError("embedding_field and output_fields have no meaning here: nodes come whole, in all modes")
 
@@ -98,12 +102,14 @@ def _top_k(query: VectorStoreQuery, asked: VectorStoreQueryMode) -> int:
 def _by_vector(
     index: M3Index, query: VectorStoreQuery, options: Mapping[str, Any], asked: VectorStoreQueryMode, where: Where | None
 ) -> list[Hit]:
-    if asked != VectorStoreQueryMode.DEFAULT or options:
+    if asked != VectorStoreQueryMode.DEFAULT or set(options) - set(FILTERS):
         raise InvalidArgumentError(
             f"a query_embedding alone finds by dense scores, in the query mode 'default'; got mode {asked.value!r} and "
             f"{sorted(options)}: give query_str"
         )
-    return index.search_by_vector(query.query_embedding or (), query.similarity_top_k, where=where)
+    return index.search_by_vector(
+        query.query_embedding if query.query_embedding is not None else (), query.similarity_top_k, where=where
+    )
 
 
 def _hybrid(index: M3Index, query: VectorStoreQuery, settings: dict[str, Any], *, given: bool) -> list[Hit]:
@@ -123,7 +129,7 @@ def _hybrid(index: M3Index, query: VectorStoreQuery, settings: dict[str, Any], *
 
 def _blend(alpha: float) -> dict[str, Any]:
     """What alpha asks for: 0 the sparse search, 1 the dense one, between them both in that proportion."""
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 <= alpha <= 1:
+    if not isinstance(alpha, Real) or isinstance(alpha, bool) or not 0 <= float(alpha) <= 1:
         raise InvalidArgumentError(f"alpha must be between 0 (sparse only) and 1 (dense only); got {alpha!r}")
     if alpha in (0, 1):
         return {"mode": "dense" if alpha else "sparse"}
@@ -149,5 +155,8 @@ def _diverse(index: M3Index, query: VectorStoreQuery, settings: dict[str, Any], 
     if not isinstance(balance, int | float) or not 0 <= balance <= 1:
         raise InvalidArgumentError(f"mmr_threshold must be between 0 (all unlike) and 1 (all relevant); got {balance!r}")
     k = query.similarity_top_k
-    among = max(DIVERSE_AMONG, DIVERSE_FACTOR * k) if isinstance(k, int) else DIVERSE_AMONG
+    factor = options.get("mmr_prefetch_factor")
+    if factor is not None and (not isinstance(factor, Real) or not float(factor) >= 1):
+        raise InvalidArgumentError(f"mmr_prefetch_factor must be a number >= 1; got {factor!r}")
+    among = max(DIVERSE_AMONG, DIVERSE_FACTOR * k) if factor is None else int(k * float(factor))
     return index.search_diverse(query.query_str or "", k, among=among, balance=float(balance), **settings)

@@ -14,7 +14,7 @@ from llama_index.core.vector_stores.types import MetadataFilters
 
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.filters import both
-from m3retriever.index import M3Index
+from m3retriever.index import M3Index, check_index
 from m3retriever.llama_index.events import tell_end, tell_start
 from m3retriever.llama_index.filters import as_where
 from m3retriever.llama_index.nodes import M3NodeWithScore, scored_node
@@ -59,7 +59,7 @@ class M3Retriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         super().__init__(callback_manager=callback_manager)
-        self.index, self.k, self.mode = index, k, mode
+        self.index, self.k, self.mode = check_index(index), k, mode
         self.weights, self.threshold, self.profile = weights, threshold, profile
         self.where, self.where_document, self.filters = where, where_document, filters
 

@@ -17,14 +17,13 @@ from llama_index.core.vector_stores.types import (
 from pydantic import PrivateAttr
 
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.index import M3Index
+from m3retriever.index import M3Index, check_index
 from m3retriever.llama_index.embeddings import StoreEmbedding
 from m3retriever.llama_index.events import tell_end, tell_start
 from m3retriever.llama_index.filters import as_where
 from m3retriever.llama_index.nodes import M3NodeWithScore, scored_node, to_document, to_node
 from m3retriever.llama_index.query import find, of_sources
 from m3retriever.twins import in_thread
-from m3retriever.types import Where
 
 
 class M3VectorStore(BasePydanticVectorStore):
@@ -65,7 +64,7 @@ class M3VectorStore(BasePydanticVectorStore):
     def __init__(self, index: M3Index, *, metadata_mode: MetadataMode | str = MetadataMode.NONE) -> None:
         super().__init__(stores_text=True)
         self.metadata_mode = as_metadata_mode(metadata_mode)
-        self._index = index
+        self._index = check_index(index)
 
     @classmethod
     def class_name(cls) -> str:
@@ -96,7 +95,7 @@ class M3VectorStore(BasePydanticVectorStore):
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Remove all nodes of a document, and the document where it was stored whole; of an unknown one nothing."""
         _refuse("delete", delete_kwargs)
-        self._remove(self._index.ids(of_sources([ref_doc_id])))
+        self._index.delete_where(of_sources([ref_doc_id]))
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -109,18 +108,18 @@ class M3VectorStore(BasePydanticVectorStore):
         where = as_where(filters)
         if node_ids is None and where is None:
             raise InvalidArgumentError("delete_nodes takes node_ids or filters; got neither: to remove every node use clear")
-        self._remove(self._ids(node_ids, where))
+        self._index.delete_where(where, among=node_ids)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes by id, in this order, by filter, or those that both name; all of them where neither is given.
 
         Unknown ids are passed over. Without node_ids they come in the order of their ids.
         """
-        return [to_node(document) for document in self._index.get(self._ids(node_ids, as_where(filters)), skip_unknown=True)]
+        return [to_node(document) for document in self._index.find(as_where(filters), among=node_ids)]
 
     def clear(self) -> None:
         """Remove every document of the M3Index, whoever added it."""
-        self._remove(self._index.ids())
+        self._index.delete(self._index.ids(), skip_unknown=True)
 
     # -- searching ---------------------------------------------------------------------------------
 
@@ -145,8 +144,9 @@ class M3VectorStore(BasePydanticVectorStore):
             by sparse score and the best `similarity_top_k` by dense score are ranked, which takes two
             searches; without it as many as the profile's depth says, which is better.
         kwargs
-            LlamaIndex's `vector_store_kwargs`: `mode` and `weights` as in `M3Index.search`, instead of what the
-            query mode says, and in MMR `mmr_threshold` from 0 (all unlike) to 1 (all relevant).
+            LlamaIndex's `vector_store_kwargs`: `where` and `where_document`, which hold beside the filters;
+            `mode` and `weights` as in `M3Index.search`, instead of what the query mode says; in MMR
+            `mmr_threshold` from 0 (all unlike) to 1 (all relevant) and `mmr_prefetch_factor`.
         """
         tell_start(query.query_str or "", _told(query, kwargs))
         return _result(query, self._scored(query, kwargs))
@@ -168,17 +168,6 @@ class M3VectorStore(BasePydanticVectorStore):
 
     def _scored(self, query: VectorStoreQuery, options: Mapping[str, Any]) -> list[M3NodeWithScore]:
         return [scored_node(hit) for hit in find(self._index, query, options)]
-
-    def _ids(self, node_ids: list[str] | None, where: Where | None) -> list[str]:
-        """The ids that are asked for and pass, in this order; without node_ids in their own."""
-        passing = self._index.ids(where, among=node_ids)
-        if node_ids is None:
-            return passing
-        found = set(passing)
-        return [id for id in dict.fromkeys(node_ids) if id in found]
-
-    def _remove(self, ids: list[str]) -> None:
-        self._index.delete(ids, skip_unknown=True)  # another thread may have removed some
 
 
 def as_metadata_mode(given: MetadataMode | str) -> MetadataMode:

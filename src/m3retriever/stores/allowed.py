@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3retriever.filters import ID, both, has_pattern, predicate, reads_text
+from m3retriever.filters import ID, both, has_pattern, plain, predicate, reads_text
 from m3retriever.stores import agreement
 from m3retriever.stores.chroma_filter import Question, question
 from m3retriever.stores.connection import Connection
@@ -35,6 +35,7 @@ class AllowedSlots:
         live = snapshot.live()
         if where is None:
             return np.flatnonzero(live)
+        where = plain(where)
         key = repr(where), snapshot.revision
         with self._guard:
             mask = self._kept.get(key)

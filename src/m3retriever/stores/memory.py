@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -31,6 +32,12 @@ class MemoryStore:
         if self._rows and self._model not in (None, model):
             raise EncoderMismatchError(f"this store holds vectors of {self._model!r}; got {model!r}: use a new store")
         self._model, self._dim = model, dim
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other threads from changing anything meanwhile."""
+        with self._lock:
+            yield
 
     def add(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
         check_documents(documents)

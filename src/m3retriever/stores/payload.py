@@ -33,6 +33,7 @@ import numpy as np
 from m3retriever.errors import StoreError
 from m3retriever.kernels import quantize
 from m3retriever.stores.snapshot import CHUNK, SEGMENT, Blob, Pending, Snapshot, key_of, posting_key, slot_key
+from m3retriever.stores.usage import Usage
 from m3retriever.vectors import IntArray, M3Vectors
 
 FORMAT = 1
@@ -52,6 +53,7 @@ class Payload:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.RLock()  # writes of this process, one at a time
+        self._usage = Usage(self.abandon)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
@@ -75,7 +77,7 @@ class Payload:
     def read(self) -> Iterator[Snapshot]:
         """A consistent view of the last commit; arrays taken from it are copies and may be kept."""
         try:
-            with self._env.begin(buffers=True) as txn:
+            with self._usage.use(), self._env.begin(buffers=True) as txn:
                 yield Snapshot(txn, self._dbs)
         except lmdb.Error as error:
             raise StoreError(f"cannot read the payload in {self.path}: {error}") from error
@@ -84,7 +86,7 @@ class Payload:
     def _write(self) -> Iterator[Writer]:
         with self.lock:
             try:
-                with self._env.begin(write=True, buffers=True) as txn:
+                with self._usage.use(), self._env.begin(write=True, buffers=True) as txn:
                     writer = Writer(txn, self._dbs)
                     yield writer
                     writer.finish()
@@ -154,7 +156,11 @@ class Payload:
             writer.clear()
 
     def close(self) -> None:
-        """Release the file; use `release_payload` instead, which knows of other users."""
+        """Release the file when nobody reads it any more; use `release_payload` instead, which knows of other users."""
+        self._usage.close()
+
+    def abandon(self) -> None:
+        """Release the file at once, whoever reads it: in a forked child, whose readers did not come along."""
         self._env.close()
 
     def _check_size(self) -> None:
@@ -321,7 +327,7 @@ def _forget_parents_payloads() -> None:
     global _sharing
     _sharing = threading.RLock()
     for payload, _ in _shared.values():
-        payload.close()
+        payload.abandon()
     _shared.clear()
 
 

@@ -1,0 +1,189 @@
+"""What an index holds: adding documents, finding them by id and filter, removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
+
+from m3retriever.checks import check_documents, listed_ids
+from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
+from m3retriever.filters import ID, about_text, both, check_where, plain, predicate
+from m3retriever.ingest import Added, batches, same
+from m3retriever.twins import in_thread
+from m3retriever.types import (
+    Adopts,
+    BindsModel,
+    Document,
+    Encoder,
+    HoldsVectors,
+    HoldsWriting,
+    ListsIds,
+    M3Vectors,
+    Store,
+    Where,
+)
+
+Result = TypeVar("Result")
+Self = TypeVar("Self", bound="Documents")
+
+
+class Documents:
+    """The documents of an M3Index: an encoder that makes their vectors, and the store that keeps them."""
+
+    def __init__(self, encoder: Encoder, store: Store) -> None:
+        self.encoder, self.store = encoder, store
+        if isinstance(store, BindsModel):
+            store.bind(encoder.name, encoder.dim)
+        if isinstance(store, Adopts):
+            store.adopt(encoder.encode_documents)
+
+    def add(self, documents: Sequence[Document], *, progress: bool = False) -> Added:
+        """Encode and store documents; one whose id is known replaces the old one.
+
+        Documents that the index holds already, text and metadata alike, are not encoded again, so
+        that an interrupted call can simply be repeated. When it returns, all of them are on disk.
+        """
+        if isinstance(documents, Document):
+            raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
+        documents = list(documents)
+        check_documents(documents)
+        done = Added()
+        for batch in batches(documents):
+            done += self._add(batch, progress=progress)
+        return done
+
+    def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
+        """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped."""
+        self._for_known(self.store.delete, listed_ids(ids), skip_unknown)
+
+    def delete_where(
+        self,
+        where: Where | None = None,
+        *,
+        where_document: Where | None = None,
+        among: Sequence[str] | None = None,
+    ) -> int:
+        """Remove the documents that pass the filters, of those `among` only; how many. None else changes them meanwhile.
+
+        InvalidArgumentError without any of the three: to remove every document say `delete(index.ids())`.
+        """
+        if where is None and where_document is None and among is None:
+            raise InvalidArgumentError("delete_where takes where, where_document or among; got none: for all, delete(ids())")
+        with self.store.writing() if isinstance(self.store, HoldsWriting) else nullcontext():
+            ids = self.ids(where, where_document=where_document, among=among)
+            self.delete(ids, skip_unknown=True)
+        return len(ids)
+
+    def find(
+        self,
+        where: Where | None = None,
+        *,
+        where_document: Where | None = None,
+        among: Sequence[str] | None = None,
+    ) -> list[Document]:
+        """The documents that pass the filters, of those `among` only and then in their order, else by id."""
+        passing = self.ids(where, where_document=where_document, among=among)
+        if among is not None:
+            found = set(passing)
+            passing = [id for id in dict.fromkeys(among) if id in found]
+        passes = predicate(one_filter(where, where_document), patterns=True)  # one may have changed since it was listed
+        return [document for document in self.get(passing, skip_unknown=True) if passes(document)]
+
+    def get(self, ids: Sequence[str], *, skip_unknown: bool = False) -> list[Document]:
+        """Documents by id, in this order; UnknownDocumentError where an id is not here, or they are skipped."""
+        return self._for_known(self.store.get, listed_ids(ids), skip_unknown) or []
+
+    def ids(
+        self,
+        where: Where | None = None,
+        *,
+        where_document: Where | None = None,
+        among: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Ids of the documents that pass the filters, all of them without one, ascending; of those `among` only."""
+        if not isinstance(self.store, ListsIds):
+            raise InvalidArgumentError(f"{type(self.store).__name__} does not list its ids")
+        where = one_filter(where, where_document)
+        wanted = None if among is None else listed_ids(among)
+        if wanted == []:
+            return []
+        return self.store.ids(both(where, None if wanted is None else {ID: {"$in": wanted}}))
+
+    def vectors(self, ids: Sequence[str]) -> M3Vectors:
+        """The stored vectors of documents, in this order."""
+        if not isinstance(self.store, HoldsVectors):
+            raise InvalidArgumentError(f"{type(self.store).__name__} does not give back vectors")
+        return self.store.vectors(listed_ids(ids))
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def close(self) -> None:
+        """Release the store's files and the right to write."""
+        self.store.close()
+
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
+        return self  # an open index, not a value: frameworks copy what holds it
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open M3Index cannot be pickled: open it again where it is needed, with M3Index.open(path)")
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- async twins -------------------------------------------------------------------------------
+
+    aadd = in_thread(add)
+    adelete = in_thread(delete)
+    adelete_where = in_thread(delete_where)
+    afind = in_thread(find)
+    aget = in_thread(get)
+    aids = in_thread(ids)
+    avectors = in_thread(vectors)
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def _add(self, documents: Sequence[Document], *, progress: bool) -> Added:
+        held = self._held([document.id for document in documents])
+        changed = [document for document in documents if not same(document, held.get(document.id))]
+        if changed:
+            texts = [document.text for document in changed]
+            self.store.add(changed, self.encoder.encode_documents(texts, progress=progress))
+        replaced = sum(document.id in held for document in changed)
+        return Added(len(changed) - replaced, replaced, len(documents) - len(changed))
+
+    @staticmethod
+    def _for_known(call: Callable[[list[str]], Result], ids: list[str], skip_unknown: bool) -> Result | None:
+        """What a call gives, made again without the ids that it says it does not know; None where none is left."""
+        while ids:
+            try:
+                return call(ids)
+            except UnknownDocumentError as error:
+                if not skip_unknown:
+                    raise
+                unknown = set(error.ids)
+                ids = [id for id in ids if id not in unknown]
+        return None
+
+    def _held(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Those of the documents that the store has."""
+        try:
+            return {document.id: document for document in self.store.get(ids)}
+        except UnknownDocumentError as error:
+            unknown = set(error.ids)
+            known = [id for id in ids if id not in unknown]
+            return self._held(known) if known else {}
+        except KeyError:  # a store of the user's own, which does not say which id is unknown
+            return {} if len(ids) == 1 else {id: document for one in ids for id, document in self._held([one]).items()}
+
+
+def one_filter(where: Where | None, where_document: Where | None) -> Where | None:
+    """Both filters as one, checked, and as it is now: what the caller changes later has no effect."""
+    check_where(where)
+    joined = both(where, about_text(where_document))
+    return None if joined is None else plain(joined)
