@@ -261,9 +261,9 @@ def test_the_bookkeeping_of_llama_index_stays_out_of_sight() -> None:
     index = M3Index(HashingEncoder(), MemoryStore())
     index.add([Document("node", "apple pie", {"_node_content": "{}", "_node_type": "TextNode", "doc_id": "a", "_node": 1})])
     [document] = M3Retriever(index=index).invoke(QUERY)
-    assert document.metadata == {"doc_id": "a", "_node": 1}
+    assert document.metadata == {"_node": 1}
     [scored] = M3Retriever(index=index, return_scores=True).invoke(QUERY)
-    assert set(scored.metadata) == {"doc_id", "_node", *SCORE_KEYS}
+    assert set(scored.metadata) == {"_node", *SCORE_KEYS}
 
 
 def test_batches_give_what_single_calls_give(any_index: M3Index) -> None:

@@ -195,7 +195,7 @@ def test_nonsense_is_refused_when_the_store_is_made(index: M3Index) -> None:
     for wrong in ({"mode": "fuzzy"}, {"weights": (0, 0, 0)}, {"mode": "dense", "weights": (1, 1, 1)}):
         with pytest.raises(InvalidArgumentError):
             M3VectorStore(index, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgumentError, match="M3VectorStore.open"):
+    with pytest.raises(InvalidArgumentError, match="M3Index.open"):
         M3VectorStore("./index")  # type: ignore[arg-type]
 
 
@@ -213,11 +213,14 @@ def test_documents_that_come_back_are_the_callers_own(any_index: M3Index) -> Non
 def test_the_bookkeeping_of_llama_index_stays_out_of_sight() -> None:
     store = M3VectorStore(M3Index(HashingEncoder(), MemoryStore()))
     store.index.add([Document("node", "apple pie", {"_node_content": "{}", "_node_type": "TextNode", "doc_id": "a"})])
-    want = LangChainDocument("apple pie", id="node", metadata={"doc_id": "a"})
+    want = LangChainDocument("apple pie", id="node", metadata={})
     for method in SEARCHES:
         assert found(getattr(store, method)(asked(store, method))) == [want]
     assert store.get_by_ids(["node"]) == store.as_retriever().invoke(QUERY) == [want]
     assert store.index.get(["node"])[0].metadata["_node_type"] == "TextNode"
+    planted = {"_node_content": "{}", "_node_type": "TextNode", "doc_id": "b", "lang": "en"}
+    store.add_texts(["a red house", "a blue house"], [planted, {"doc_id": "mine"}], ids=["planted", "own"])
+    assert [document.metadata for document in store.index.get(["planted", "own"])] == [{"lang": "en"}, {"doc_id": "mine"}]
 
 
 # -- relevance

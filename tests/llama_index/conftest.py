@@ -49,7 +49,8 @@ class Waiting:
 
     async def during(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Do the work while a heart beats beside it; who waits, waits for the heart."""
-        self.armed = True
+        self.armed, self.waited = True, False
+        self.beating.clear()
 
         async def heart() -> None:
             for _ in range(BEATS):

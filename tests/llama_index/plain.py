@@ -1,14 +1,12 @@
 """What a MetadataFilters means: plain Python over a node's metadata. The yardstick of the filter tests."""
 
 from collections.abc import Callable, Mapping
-from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 OPERATORS = list(FilterOperator)
-ONE_VALUE = ("==", "!=", ">", ">=", "<", "<=", "contains")
 LISTS = ("in", "nin", "any", "all")
 TEXTS = ("text_match", "text_match_insensitive")
 PYTHON: dict[str, Callable[[Any, Any], bool]] = {
@@ -78,28 +76,3 @@ def _operands(operator: FilterOperator, values: list[Any]) -> st.SearchStrategy[
         alike = [[value for value in values if type(value) is kind] for kind in dict.fromkeys(map(type, values))]
         return st.sampled_from(alike).flatmap(lambda several: st.lists(st.sampled_from(several), max_size=3))
     return st.sampled_from(values)
-
-
-def random_filters(random: Random, keys: list[str], values: list[Any], *, depth: int = 3) -> MetadataFilters:
-    """A nested MetadataFilters, any operator, condition and operand among them."""
-    parts: list[Any] = []
-    for _ in range(random.randint(1, 3)):
-        if depth and random.random() < 0.35:
-            parts.append(random_filters(random, keys, values, depth=depth - 1))
-        else:
-            parts.append(random_filter(random, keys, values))
-    return MetadataFilters(filters=parts, condition=random.choice([*FilterCondition, None]))
-
-
-def random_filter(random: Random, keys: list[str], values: list[Any]) -> MetadataFilter:
-    """One condition."""
-    operator = random.choice(OPERATORS)
-    if operator.value in TEXTS:
-        operand: Any = random.choice([value for value in values if isinstance(value, str)])
-    elif operator.value in LISTS:
-        kind = type(random.choice(values))
-        same = [value for value in values if type(value) is kind]
-        operand = random.choices(same, k=random.randint(0, 3))
-    else:
-        operand = None if operator.value == "is_empty" else random.choice(values)
-    return MetadataFilter(key=random.choice(keys), operator=operator, value=operand)

@@ -77,8 +77,15 @@ def test_the_sparse_similarity_is_the_dot_product() -> None:
     assert model.similarity(query, text) == model.similarity(text, query) == pytest.approx(2 * 0.3 * 0.3)
 
 
-def test_a_lone_surrogate_is_replaced_as_in_a_search() -> None:
-    assert M3Embedding(ENCODER).get_query_embedding("apple \ud800") == M3Embedding(ENCODER).get_query_embedding("apple ?")
+@pytest.mark.model
+@pytest.mark.parametrize("kind", [M3Embedding, M3SparseEmbedding])
+def test_a_lone_surrogate_is_replaced_as_in_a_search(kind: Any) -> None:
+    """A tokenizer refuses one, so encoders of a model clean their texts; HashingEncoder has no tokenizer."""
+    model = kind("mini")
+    assert (
+        model.get_query_embedding("apple \ud800") == model.get_query_embedding("apple ?") != model.get_query_embedding("apple")
+    )
+    assert model.get_text_embedding_batch(["apple \ud800"]) == model.get_text_embedding_batch(["apple ?"])
 
 
 def test_nodes_are_embedded_in_a_pipeline_step() -> None:

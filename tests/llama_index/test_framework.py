@@ -15,7 +15,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever, VectorIndexRetriever
 from llama_index.core.schema import Document as LlamaDocument
-from llama_index.core.schema import IndexNode, MetadataMode, TextNode, TransformComponent
+from llama_index.core.schema import IndexNode, MetadataMode, QueryBundle, TextNode, TransformComponent
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores.types import (
     MetadataFilter,
@@ -154,6 +154,45 @@ def test_a_retriever_of_the_index_takes_every_setting(empty_index: M3Index, coun
     assert sources(found) == {"pie"}
     assert asyncio.run(retriever.aretrieve(QUERY)) == found
     assert (counting.documents, counting.queries) == (0, 2)  # the query is encoded once a search, and nothing else is
+
+
+@pytest.mark.parametrize("key", ["ref_doc_id", "doc_id", "document_id"])
+def test_a_filter_by_llama_indexs_own_names_finds_a_documents_nodes(empty_index: M3Index, key: str) -> None:
+    index = built(empty_index)
+    for value, want in (("pie", {"Apple pie is baked", "It is warm"}), ("unknown", set())):
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, value=value)])
+        assert {node.get_content() for node in index.as_retriever(similarity_top_k=9, filters=filters).retrieve(QUERY)} == want
+
+
+def test_the_index_drops_the_texts_of_a_transformed_query_and_m3retriever_searches_them(empty_index: M3Index) -> None:
+    """LlamaIndex only embeds these texts, where a store wants embeddings; ours does not, and its query has one text."""
+    index, bundle = built(empty_index), QueryBundle("trains leave", custom_embedding_strs=["red apple tart"])
+    for retriever in (
+        index.as_retriever(similarity_top_k=1),
+        index.as_retriever(similarity_top_k=1, vector_store_query_mode="hybrid"),
+    ):
+        assert sources(retriever.retrieve(bundle)) == sources(asyncio.run(retriever.aretrieve(bundle))) == {"train"}
+    assert sources(M3Retriever(index=empty_index, k=1).retrieve(bundle)) == {"tart"}
+
+
+WAITS: list[dict[str, Any]] = [
+    {},
+    {"mode": "sparse"},
+    {"mode": "hybrid"},
+    {"mode": "hybrid", "sparse_top_k": 2},
+    {"mode": "mmr"},
+    {"query_str": None, "query_embedding": HashingEncoder().encode_queries([QUERY]).dense[0].tolist()},
+]
+
+
+@pytest.mark.parametrize("fields", WAITS, ids=str)
+async def test_aquery_leaves_the_event_loop_free_while_candidates_are_scored(
+    waiting_store: Any, fields: dict[str, Any]
+) -> None:
+    store = M3VectorStore(M3Index(HashingEncoder(), waiting_store))
+    store.add(copies(DOCUMENTS))
+    query = VectorStoreQuery(**{"query_str": QUERY, "similarity_top_k": 2, **fields})
+    assert (await waiting_store.during(store.aquery(query))).ids == store.query(query).ids != []
 
 
 def test_options_of_the_store_come_through_the_index(empty_index: M3Index) -> None:
@@ -319,30 +358,18 @@ def theirs(path: Path) -> ChromaVectorStore:
     return ChromaVectorStore(chroma_collection=collection)
 
 
-def by_dense(**fields: Any) -> VectorStoreQuery:
-    vector = M3Embedding(ENCODER).get_query_embedding(QUERY)
-    return VectorStoreQuery(query_embedding=vector, query_str=QUERY, mode=VectorStoreQueryMode.DEFAULT, **fields)
-
-
-def test_llama_indexs_chroma_store_opens_a_collection_of_ours(tmp_path: Path) -> None:
+def test_llama_indexs_chroma_store_reads_filters_and_deletes_nodes_of_ours(tmp_path: Path) -> None:
     with M3Index(ENCODER, ChromaStore(tmp_path)) as index:
         built(index)
-        ours = M3VectorStore(index)
-        nodes, found = ours.get_nodes(), ours.query(by_dense(similarity_top_k=5))
+        nodes = M3VectorStore(index).get_nodes()
     store = theirs(tmp_path)
-    assert [node.to_dict() for node in sorted(store.get_nodes(None), key=lambda node: node.node_id)] == [
-        node.to_dict() for node in nodes
-    ]
-    result = store.query(by_dense(similarity_top_k=5))
-    assert result.ids == found.ids
-    assert [node.get_content() for node in result.nodes or []] == [node.get_content() for node in found.nodes or []]
-    [tart] = (
-        store.query(by_dense(similarity_top_k=5, filters=MetadataFilters.from_dicts([{"key": "lang", "value": "de"}]))).nodes
-        or []
-    )
+    back = sorted(store.get_nodes(None), key=lambda node: node.node_id)
+    assert [node.to_dict() for node in back] == [node.to_dict() for node in nodes]
+    german = MetadataFilters.from_dicts([{"key": "lang", "value": "de"}])
+    vector = M3Embedding(ENCODER).get_query_embedding(QUERY)
+    [tart] = store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=5, filters=german)).nodes or []
     assert (tart.metadata, tart.ref_doc_id) == ({"lang": "de"}, "tart")
     store.delete("pie")
-    assert {node.ref_doc_id for node in store.get_nodes(None)} == {"car", "tart", "train"}
     with M3Index(ENCODER, ChromaStore(tmp_path)) as index:
         assert {node.ref_doc_id for node in M3VectorStore(index).get_nodes()} == {"car", "tart", "train"}
 
@@ -364,15 +391,9 @@ def test_a_collection_of_llama_indexs_chroma_store_gains_the_other_modes(tmp_pat
         assert [node.ref_doc_id for node in result.nodes or []] == ["tart"]
 
 
-def test_one_folder_serves_both_frameworks(tmp_path: Path) -> None:
-    with M3Index(ENCODER, ChromaStore(tmp_path)) as index:
-        M3VectorStore(index).add([TextNode(id_="llama", text="red apple", metadata={"lang": "en"})])
-        index.add([Document("chain", "red pie", {"lang": "en"})])  # as LangChain's M3VectorStore does
-    with M3Index(ENCODER, ChromaStore(tmp_path)) as index:
-        found = M3VectorStore(index).query(VectorStoreQuery(query_str=QUERY, similarity_top_k=9, filters=FILTERS))
-        assert set(found.ids or []) == {"llama", "chain"}
-        assert {node.get_content(MetadataMode.LLM) for node in found.nodes or []} == {
-            "lang: en\n\nred apple",
-            "lang: en\n\nred pie",
-        }
-        assert {hit.document.text for hit in index.search(QUERY)} == {"red apple", "red pie"}
+def test_a_filter_of_llama_index_holds_for_documents_of_langchain_too(memory_index: M3Index) -> None:
+    M3VectorStore(memory_index).add([TextNode(id_="llama", text="red apple", metadata={"lang": "en"})])
+    memory_index.add([Document("chain", "red pie", {"lang": "en"}), Document("other", "red", {"lang": "de"})])  # as LangChain's
+    found = M3VectorStore(memory_index).query(VectorStoreQuery(query_str=QUERY, similarity_top_k=9, filters=FILTERS))
+    texts = {node.get_content(MetadataMode.LLM) for node in found.nodes or []}
+    assert texts == {"lang: en\n\nred apple", "lang: en\n\nred pie"}

@@ -238,17 +238,14 @@ def test_content_of_too_many_characters_is_not_read(length: int, kind: type[Base
     assert type(to_node(hostile("{}".ljust(length), "Document"))) is kind
 
 
+TRICKS = (":x>500000000", "!r", ".__class__", "[0]", ":{nope}")
+TEXT = ("{nope}", "{content} {0}", "{content} {}", "{content} {", "}", "SPOOF", "", "{content}" * 2, "{metadata_str}", 7, None)
 TEMPLATES: list[tuple[str, Any]] = [
-    *(
-        ("text_template", f"{{content{part}}} {{metadata_str}}")
-        for part in (":x>500000000", "!r", ".__class__", "[0]", ":{nope}")
-    ),
-    *(
-        ("text_template", given)
-        for given in ("{nope}", "{content} {0}", "{content} {}", "{content} {", "}", "SPOOF", "", 7, None)
-    ),
-    *(("text_template", given) for given in ("{content}{content}", "{metadata_str}", "{content}".ljust(100_000))),
-    *(("metadata_template", f"{{key}}: {{value{part}}}") for part in (":>500000000", "!a", ".__class__", "[0]", ":{key}")),
+    *(("text_template", f"{{content{trick}}} {{metadata_str}}") for trick in TRICKS),
+    *(("text_template", f"{{content}} {{metadata_str{trick}}}") for trick in TRICKS),
+    *(("text_template", given) for given in (*TEXT, "{content}".ljust(100_000))),
+    *(("metadata_template", f"{{key}}: {{value{trick}}}") for trick in TRICKS),
+    *(("metadata_template", f"{{key{trick}}}: {{value}}") for trick in TRICKS),
     *(("metadata_template", given) for given in ("{content}", "{value}" * 9, "SPOOF", "{value}{", [], "{value}".ljust(1000))),
     *(("metadata_separator", given) for given in ("x" * 1000, 7, None)),
 ]

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -71,8 +72,13 @@ def ids(nodes: Sequence[NodeWithScore]) -> list[str]:
     return [node.node_id for node in nodes]
 
 
+def hits_of(index: M3Index, query: str, **settings: Any) -> list[Hit]:
+    """The hits of a search, but for their relevance, which a node does not have."""
+    return [replace(hit, relevance=None) for hit in index.search(query, **settings)]
+
+
 def as_hit(node: NodeWithScore) -> Hit:
-    """The hit that a node came from, but for its relevance, which a node does not have."""
+    """The hit that a node came from, as `hits_of` gives it."""
     assert isinstance(node, M3NodeWithScore)
     assert isinstance(node.node, TextNode)
     document = Document(node.node_id, node.text, node.metadata)
@@ -82,7 +88,7 @@ def as_hit(node: NodeWithScore) -> Hit:
 @pytest.mark.parametrize("mode", get_args(SearchMode))
 def test_nodes_carry_the_hits_of_the_index_in_their_order(any_index: M3Index, mode: SearchMode) -> None:
     nodes = M3Retriever(index=any_index, mode=mode).retrieve(QUERY)
-    hits = any_index.search(QUERY, mode=mode)
+    hits = hits_of(any_index, QUERY, mode=mode)
     assert [as_hit(node) for node in nodes] == hits
     assert len(hits) >= 3
 
@@ -114,7 +120,7 @@ def test_a_query_of_several_texts_gives_each_node_its_best_hit(any_index: M3Inde
     bundle = QueryBundle("pie", custom_embedding_strs=["red car", "trains at noon", "red car"])
     found = M3Retriever(index=any_index, mode=mode, k=4).retrieve(bundle)
     best: dict[str, Hit] = {}
-    for hit in [hit for text in ("red car", "trains at noon") for hit in any_index.search(text, mode=mode)]:
+    for hit in [hit for text in ("red car", "trains at noon") for hit in hits_of(any_index, text, mode=mode)]:
         if hit.document.id not in best or hit.score > best[hit.document.id].score:
             best[hit.document.id] = hit
     want = sorted(best.values(), key=lambda hit: (-hit.score, hit.document.id))[:4]
@@ -149,7 +155,7 @@ def test_filters_of_llama_index_where_and_where_document_hold_together(any_index
 
 def test_a_profile_may_be_given_for_this_retriever(index: M3Index) -> None:
     nodes = M3Retriever(index=index, profile=Profile(weights=Weights(0, 0, 1))).retrieve(QUERY)
-    assert [as_hit(node) for node in nodes] == index.search(QUERY, weights=(0, 0, 1))
+    assert [as_hit(node) for node in nodes] == hits_of(index, QUERY, weights=(0, 0, 1))
     assert M3Retriever(index=index, profile="keyword").retrieve(QUERY) != M3Retriever(index=index).retrieve(QUERY)
 
 
@@ -259,7 +265,7 @@ def test_a_query_engine_keeps_the_scores_in_its_source_nodes(index: M3Index) -> 
     engine = RetrieverQueryEngine.from_args(
         M3Retriever(index=index), llm=MockLLM(), node_postprocessors=[SimilarityPostprocessor(similarity_cutoff=0.3)]
     )
-    want = [hit for hit in index.search(QUERY) if hit.score >= 0.3]
+    want = [hit for hit in hits_of(index, QUERY) if hit.score >= 0.3]
     for response in (engine.query(QUERY), asyncio.run(engine.aquery(QUERY))):
         assert [as_hit(node) for node in response.source_nodes] == want
         assert want[0].document.text in str(response)

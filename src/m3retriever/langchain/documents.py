@@ -20,9 +20,7 @@ BOOKKEEPING = (NODE, "_node_type", "document_id", "doc_id", "ref_doc_id")
 
 def from_stored(document: StoredDocument) -> Document:
     """A fresh Document; the caller may change it. LlamaIndex's bookkeeping is left out of its metadata."""
-    hidden = BOOKKEEPING if NODE in document.metadata else ()
-    metadata = {key: value for key, value in document.metadata.items() if key not in hidden}
-    return Document(id=document.id, page_content=document.text, metadata=metadata)
+    return Document(id=document.id, page_content=document.text, metadata=_without_bookkeeping(document.metadata))
 
 
 def from_hit(hit: Hit, *, scored: bool = False) -> Document:
@@ -39,14 +37,17 @@ def to_stored(
     metadatas: Sequence[Mapping[str, Any] | None] | None,
     ids: Sequence[str | None] | None,
 ) -> list[StoredDocument]:
-    """What the index takes, checked: texts with their metadata and ids; a new id where there is none."""
+    """What the index takes, checked: texts with their metadata and ids; a new id where there is none.
+
+    LlamaIndex's account of a node is left out of the metadata: it would speak for another text.
+    """
     if isinstance(texts, str):
         raise InvalidArgumentError(f"texts is a list of str; got the str {texts!r}: write [{texts!r}]")
     texts = list(texts)
     metadatas = _one_each("metadatas", metadatas, texts)
     ids = _one_each("ids", ids, texts)
     documents = [
-        StoredDocument(str(uuid4()) if id is None else id, text, {} if metadata is None else metadata)
+        StoredDocument(str(uuid4()) if id is None else id, text, _without_bookkeeping({} if metadata is None else metadata))
         for text, metadata, id in zip(texts, metadatas, ids, strict=True)
     ]
     check_documents(documents)
@@ -65,6 +66,13 @@ def runs(documents: Sequence[StoredDocument], size: int | None) -> Iterator[Sequ
     if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
         raise InvalidArgumentError(f"batch_size must be an integer >= 1; got {size!r}")
     return (documents[start : start + size] for start in range(0, len(documents), size))
+
+
+def _without_bookkeeping(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
+        return metadata  # refused by `check_documents`, which names the document
+    hidden = BOOKKEEPING if NODE in metadata else ()
+    return {key: value for key, value in metadata.items() if key not in hidden}
 
 
 def _one_each(name: str, given: Sequence[Any] | None, texts: Sequence[Any]) -> Sequence[Any]:

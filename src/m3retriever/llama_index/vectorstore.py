@@ -36,6 +36,9 @@ class M3VectorStore(BasePydanticVectorStore):
         index = VectorStoreIndex.from_vector_store(store, embed_model=store.embed_model)
 
     Documents that came into the M3Index another way, through LangChain for instance, are found too.
+    The texts that a query transform such as HyDE adds do not reach a store that embeds queries itself:
+    LlamaIndex passes on the question alone. Search such queries with M3Retriever.
+
     The async methods run in a thread and leave the event loop free. A search tells event handlers the
     scores of every mode (`M3RetrievalEndEvent`); VectorStoreIndex's own retriever passes on only the one
     that ranked.
