@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from m3retriever.checks import check_documents, listed_ids
 from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
-from m3retriever.filters import ID, about_text, both, check_where, plain, predicate
+from m3retriever.filters import ID, about_text, both, check_where, predicate
 from m3retriever.ingest import Added, batches, same
 from m3retriever.twins import in_thread
 from m3retriever.types import (
@@ -183,7 +183,6 @@ class Documents:
 
 
 def one_filter(where: Where | None, where_document: Where | None) -> Where | None:
-    """Both filters as one, checked, and as it is now: what the caller changes later has no effect."""
+    """Both filters as one, checked."""
     check_where(where)
-    joined = both(where, about_text(where_document))
-    return None if joined is None else plain(joined)
+    return both(where, about_text(where_document))
