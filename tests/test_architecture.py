@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "kernels": {"vectors"},
     "fusion": {"errors", "types"},
     "measures": {"errors", "types"},
-    "evaluation": {"errors", "types", "measures"},
+    "evaluation": {"errors", "types", "measures", "ranking", "io"},
     "tuning": {"errors", "types", "fusion", "measures", "evaluation"},
     "io": {"errors", "types", "checks"},
     "profile": {"errors", "types", "fusion", "calibration"},

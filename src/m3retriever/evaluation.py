@@ -7,21 +7,127 @@ a judged query that the run lacks counts 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
+from m3retriever.io import GoldenQuestion
 from m3retriever.measures import measure_named, ranks_of, relevant_of
+from m3retriever.ranking import SEARCH_MODES, Ranking
+from m3retriever.types import ModeScores, Profile, Where
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
 
+DEFAULT_MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10")
 RESAMPLES = 2_000  # of the bootstrap: the ends of an interval then move by less than its own tenth
 PERMUTATIONS = 10_000  # of the randomisation test: the smallest p it can give is 0.0001
 SEED = 0  # the same input gives the same interval and the same p
+
+
+class Searches(Protocol):
+    """What `evaluate` needs of an M3Index."""
+
+    @property
+    def profile(self) -> Profile: ...
+    def score(self, query: str) -> ModeScores: ...
+
+
+class FindsDocuments(Protocol):
+    """What `judged_by` needs of an M3Index."""
+
+    def ids(self, *, where_document: Where | None = None, among: Sequence[str] | None = None) -> list[str]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How good each mode and the hybrid are on the same questions.
+
+    Attributes
+    ----------
+    queries : the judged queries that have a relevant document
+    values : {mode or "hybrid": {measure: {query: value}}}
+    runs : {mode or "hybrid": run}, from which the values come
+    """
+
+    queries: tuple[str, ...]
+    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    runs: Mapping[str, Run]
+
+    def mean(self, mode: str, measure: str) -> float:
+        """The mean over the queries."""
+        return mean(self.values[mode][measure])
+
+    def interval(self, mode: str, measure: str, *, confidence: float = 0.95) -> tuple[float, float]:
+        """The bootstrap interval of the mean."""
+        return interval(self.values[mode][measure], confidence=confidence)
+
+
+def evaluate(
+    index: Searches,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    *,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Every mode alone and the hybrid of the index's profile, on judged questions; each is scored once.
+
+    Parameters
+    ----------
+    queries
+        {query id: text}; those without a relevant document in `qrels` are left out. A judged query whose
+        text is missing is refused.
+    measures
+        By name, such as nDCG@10.
+    on_step
+        Called with 1 after each query.
+    """
+    judged = answerable(qrels)
+    if unknown := [query for query in judged if query not in queries]:
+        raise InvalidArgumentError(
+            f"every judged query needs its text; got none for {unknown[0]!r} ({len(unknown)} of {len(judged)} judged)"
+        )
+    for name in measures:
+        measure_named(name)
+    runs: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in SEARCH_MODES}
+    for query in judged:
+        scores = index.score(queries[query])
+        for mode in SEARCH_MODES:
+            runs[mode][query] = run_of(scores, Ranking.of(index.profile, mode, None, None))
+        on_step(1)
+    values = {mode: evaluate_run(run, judged, measures) for mode, run in runs.items()}
+    return Evaluation(tuple(judged), values, runs)
+
+
+def judged_by(index: FindsDocuments, questions: Sequence[GoldenQuestion]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Queries and qrels of golden questions, whose answers are ids or texts: every document that holds such a text.
+
+    InvalidArgumentError names a question with an answer that the index does not have.
+    """
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for question in questions:
+        if question.id in queries:
+            raise InvalidArgumentError(f"ids of questions must be unique; {question.id!r} comes more than once")
+        known = set(index.ids(among=question.relevant))
+        answers = set(known)
+        for text in question.relevant:
+            if text not in known and not (holding := index.ids(where_document={"$contains": text})):
+                raise InvalidArgumentError(f"question {question.id!r}: no document has the id or holds the text {text[:80]!r}")
+            if text not in known:
+                answers.update(holding)
+        queries[question.id], qrels[question.id] = question.question, dict.fromkeys(sorted(answers), 1)
+    return queries, qrels
+
+
+def run_of(scores: ModeScores, ranking: Ranking) -> dict[str, float]:
+    """{document id: score}: one query's candidates under a ranking, without those that it would not return."""
+    fused = ranking.fuse(scores)
+    return {scores.ids[row]: float(fused[row]) for row in ranking.eligible(scores, fused, range(len(scores)))}
 
 
 def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str]) -> dict[str, dict[str, float]]:

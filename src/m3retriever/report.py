@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from m3retriever.evaluation import Evaluation
 from m3retriever.explanation import Explanation
 from m3retriever.types import MODES, Hit, Weights
 
@@ -133,13 +134,13 @@ def print_side_by_side(question: str, hits: Mapping[str, Sequence[Hit]], *, weig
     print_hits(question, "hybrid", used_weights("hybrid", weights), hits["hybrid"])
 
 
-def print_quality(questions: int, means: Mapping[str, Mapping[str, float]]) -> None:
+def print_quality(evaluation: Evaluation) -> None:
     """A table of modes by measures."""
     console = _console()
-    console.print(Text(f"\nmean over {questions} questions with known answers\n"))
-    table = _table("mode", *next(iter(means.values())))
-    for mode, values in means.items():
-        table.add_row(*_cells(mode, *(f"{value:.3f}" for value in values.values())))
+    console.print(Text(f"\nmean over {len(evaluation.queries)} questions with known answers\n"))
+    table = _table("mode", *next(iter(evaluation.values.values())))
+    for mode, measures in evaluation.values.items():
+        table.add_row(*_cells(mode, *(f"{evaluation.mean(mode, name):.3f}" for name in measures)))
     console.print(table)
 
 

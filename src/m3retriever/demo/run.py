@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from m3retriever.demo.corpus import standard_library_documents
-from m3retriever.evaluation import evaluate_run, mean
-from m3retriever.fusion import fusion_named
+from m3retriever.evaluation import Evaluation, evaluate
 from m3retriever.index import M3Index
 from m3retriever.io import GoldenQuestion, read_golden
 from m3retriever.ranking import SEARCH_MODES
-from m3retriever.types import MODES, Document, Hit
+from m3retriever.types import Document, Hit
 
 QUESTION = "split a shell command into its arguments"
-MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10")
 STEP = 64  # documents a call, so that progress moves
 
 
@@ -55,30 +52,10 @@ def side_by_side(index: M3Index, question: str, k: int = 5) -> dict[str, list[Hi
     return {mode: index.search(question, k, mode=mode) for mode in SEARCH_MODES}
 
 
-@dataclass(frozen=True)
-class Quality:
-    """The mean of each measure in each mode: `means[mode][measure]`, over n questions."""
-
-    questions: int
-    means: Mapping[str, Mapping[str, float]]
-
-
 def quality(
     index: M3Index, questions: Sequence[GoldenQuestion], *, on_step: Callable[[int], None] = lambda done: None
-) -> Quality:
-    """Each question is scored once; every mode's ranking comes from the same scores."""
-    runs: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in SEARCH_MODES}
-    for question in questions:
-        scores = index.score(question.question)
-        fused = fusion_named(index.profile.fusion)(scores, index.profile.weights)
-        runs["hybrid"][question.id] = dict(zip(scores.ids, fused.tolist(), strict=True))
-        for mode in MODES:
-            column = scores.column(mode).tolist()
-            found = zip(scores.ids, column, strict=True)
-            runs[mode][question.id] = {id: value for id, value in found if mode != "sparse" or value > 0}
-        on_step(1)
+) -> Evaluation:
+    """Every mode and the hybrid on the golden questions."""
+    queries = {question.id: question.question for question in questions}
     qrels = {question.id: dict.fromkeys(question.relevant, 1) for question in questions}
-    means = {
-        mode: {name: mean(values) for name, values in evaluate_run(run, qrels, MEASURES).items()} for mode, run in runs.items()
-    }
-    return Quality(len(questions), means)
+    return evaluate(index, queries, qrels, on_step=on_step)

@@ -15,6 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from m3retriever import __version__
+from m3retriever.cli.options import (
+    CollectionOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    PathOption,
+    ProfileOption,
+    ThresholdOption,
+    WeightsOption,
+    WhereDocumentOption,
+    WhereOption,
+)
 from m3retriever.errors import (
     InvalidArgumentError,
     InvalidDocumentError,
@@ -38,26 +50,6 @@ app = typer.Typer(
 
 INTERRUPTED = 130  # the shell's code for a process ended by Ctrl-C
 BATCH = 256  # documents a step when indexing
-
-PathOption = Annotated[Path, typer.Option("--path", help="Folder of the index.")]
-CollectionOption = Annotated[Optional[str], typer.Option(help="Chroma collection.")]  # noqa: UP045  # typer reads it at run time
-ModelOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="BAAI/bge-m3, mini, hashing or a folder; default: the index's own."),
-]
-ProfileOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="TOML file or name of a preset; default: profile.toml in the index's folder."),
-]
-ModeOption = Annotated[str, typer.Option(help="hybrid, dense, sparse or colbert.")]
-WeightsOption = Annotated[Optional[str], typer.Option(help="dense,sparse,colbert, such as .4,.2,.4.")]  # noqa: UP045
-WhereOption = Annotated[Optional[str], typer.Option(help='Filter in Chroma\'s language, such as \'{"lang": "en"}\'.')]  # noqa: UP045
-WhereDocumentOption = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help='Filter over the text, such as \'{"$contains": "tax"}\'.'),
-]
-ThresholdOption = Annotated[Optional[str], typer.Option(help="Lowest score that counts: a number, or 'profile'.")]  # noqa: UP045
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def main() -> None:
@@ -204,6 +196,39 @@ def explain(
 
 
 @app.command()
+def evaluate(
+    path: PathOption,
+    queries: Annotated[Optional[Path], typer.Option(help="BEIR's queries.jsonl, or lines of id, tab, text.")] = None,  # noqa: UP045
+    qrels: Annotated[Optional[Path], typer.Option(help="Judgements, BEIR's or TREC's.")] = None,  # noqa: UP045
+    golden: Annotated[Optional[Path], typer.Option(help="Or one JSONL file of question and relevant ids or texts.")] = None,  # noqa: UP045
+    measures: Annotated[str, typer.Option(help="Names by comma.")] = "nDCG@10,R@10,R@100,RR@10",
+    run_out: Annotated[Optional[Path], typer.Option(help="Write the run of --mode in TREC's form.")] = None,  # noqa: UP045
+    mode: ModeOption = "hybrid",
+    profile: ProfileOption = None,
+    model: ModelOption = None,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure every mode and the hybrid on questions with known answers."""
+    from m3retriever import evaluation, report
+    from m3retriever.cli.quality import evaluation_json, read_judged
+    from m3retriever.io import write_run
+
+    with _opened(path, model=model, collection=collection, profile=profile) as opened:
+        texts, judged = read_judged(opened, queries, qrels, golden)
+        with _progress("evaluating", total=len(evaluation.answerable(judged))) as advance:
+            found = evaluation.evaluate(opened, texts, judged, measures.split(","), on_step=advance)
+    if run_out is not None:
+        if mode not in found.runs:
+            raise InvalidArgumentError(f"--mode must be one of {', '.join(found.runs)}; got {mode!r}")
+        write_run(found.runs[mode], run_out)
+    if as_json:
+        _print_json(evaluation_json(found))
+    else:
+        report.print_quality(found)
+
+
+@app.command()
 def info(path: PathOption, collection: CollectionOption = None, as_json: JsonOption = False) -> None:
     """Show what an index holds, without loading its model."""
     from m3retriever import report
@@ -270,7 +295,7 @@ def demo(
         questions = run.golden([document.id for document in documents])
         with _progress("evaluating", total=len(questions)) as advance:
             quality = run.quality(opened, questions, on_step=advance)
-        report.print_quality(quality.questions, quality.means)
+        report.print_quality(quality)
     typer.echo(f"\nthe index is in {folder}; try: m3retriever search 'sort a list' --path {folder}")
     if inspector:
         typer.echo(f"the inspector is at http://127.0.0.1:{port} (Ctrl-C ends it)")
