@@ -21,9 +21,13 @@ PRESETS: dict[str, Weights] = {  # dense, sparse, colbert: starting points, to b
     "bge-m3": Weights(0.4, 0.2, 0.4),  # BGE-M3's own
     "semantic": Weights(0.5, 0.3, 0.2),
     "keyword": Weights(0.3, 0.6, 0.1),
+    "keyword-search": Weights(0.3, 0.5, 0.2),
     "high-precision": Weights(0.4, 0.3, 0.3),
     "cross-lingual": Weights(0.6, 0.1, 0.3),
-    "long-documents": Weights(0.15, 0.5, 0.35),  # the paper's, on MLDR (Chen et al., 2024)
+    "long-documents": Weights(0.4, 0.2, 0.4),
+    "long-document-qa": Weights(0.3, 0.2, 0.5),
+    "mldr": Weights(0.15, 0.5, 0.35),  # the paper's, for long documents (Chen et al., 2024)
+    "mkqa": Weights(1.0, 0.3, 1.0),  # the paper's, for questions in other languages than the answers
 }
 MAX_BYTES = 1_000_000  # a profile is a page of text; more is a mistake or an attack
 KEYS = {"weights", "fusion", "thresholds", "depth", "calibration", "model"}
