@@ -98,6 +98,14 @@ def test_the_command_prints_what_the_library_says_and_writes_a_run(tmp_path):
     assert printed["queries"] == 3
     assert printed["measures"] == {mode: {name: expected.mean(mode, name) for name in MEASURES} for mode in SEARCH_MODES}
     assert read_run(tmp_path / "run.txt") == expected.runs["dense"]
+    run(*given, "--json", "--run-out", tmp_path / "sparse.txt", "--mode", "sparse")
+    compared = run("compare", tmp_path / "run.txt", tmp_path / "sparse.txt", "--qrels", qrels, "--measure", "RR", "--json")
+    said = json.loads(compared.stdout)
+    assert (said["first"], said["second"]) == (expected.mean("dense", "RR"), expected.mean("sparse", "RR"))
+    assert said["wins"] + said["losses"] + said["ties"] == said["queries"] == 3
+    words = run("compare", tmp_path / "run.txt", tmp_path / "run.txt", "--qrels", qrels).stdout
+    assert "better on 0, worse on 0, the same on 3; p = 1.0000" in words
+    assert "cannot read" in run("compare", tmp_path / "no.txt", tmp_path / "run.txt", "--qrels", qrels).stderr
     table = run(*given)
     assert [line.split()[0] for line in table.stdout.splitlines() if line][1:] == ["mode", *SEARCH_MODES]
     golden = tmp_path / "golden.jsonl"

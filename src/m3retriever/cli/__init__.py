@@ -229,6 +229,29 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run in TREC's form, such as evaluate --run-out writes.")],
+    second: Annotated[Path, typer.Argument(help="The run to compare with it.")],
+    qrels: Annotated[Path, typer.Option(help="Judgements, BEIR's or TREC's.")],
+    measure: Annotated[str, typer.Option(help="Its name.")] = "nDCG@10",
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether the second run is better than the first: means, wins and losses by question, and a paired test."""
+    from dataclasses import asdict
+
+    from m3retriever import evaluation
+    from m3retriever.io import read_qrels, read_run
+
+    found = evaluation.compare(read_run(first), read_run(second), read_qrels(qrels), measure)
+    content = {"measure": measure, **asdict(found), "difference": found.difference}
+    text = (
+        f"{measure} over {found.queries} questions: {found.first:.4f} and {found.second:.4f}, {found.difference:+.4f}\n"
+        f"the second is better on {found.wins}, worse on {found.losses}, the same on {found.ties}; p = {found.p_value:.4f}"
+    )
+    _show(content, text, as_json)
+
+
+@app.command()
 def info(path: PathOption, collection: CollectionOption = None, as_json: JsonOption = False) -> None:
     """Show what an index holds, without loading its model."""
     from m3retriever import report
