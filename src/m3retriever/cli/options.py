@@ -1,11 +1,14 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what their texts mean."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from m3retriever.errors import InvalidArgumentError
 
 PathOption = Annotated[Path, typer.Option("--path", help="Folder of the index.")]
 CollectionOption = Annotated[Optional[str], typer.Option(help="Chroma collection.")]  # noqa: UP045  # typer reads it at run time
@@ -26,3 +29,42 @@ WhereDocumentOption = Annotated[
 ]
 ThresholdOption = Annotated[Optional[str], typer.Option(help="Lowest score that counts: a number, or 'profile'.")]  # noqa: UP045
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def search_settings(mode: str, weights: str | None, threshold: str | None, **filters: str | None) -> dict[str, Any]:
+    """What `search` and `explain` of an index take, from the texts of the options."""
+    named = {name: filter_of(f"--{name.replace('_', '-')}", text) for name, text in filters.items()}
+    return {"mode": mode, "weights": weights_of(weights), "threshold": threshold_of(threshold), **named}
+
+
+def weights_of(text: str | None) -> Any:
+    """Three numbers by comma as Weights."""
+    from m3retriever.types import Weights
+
+    if text is None:
+        return None
+    try:
+        return Weights.of([float(part) for part in text.split(",")])
+    except ValueError as error:
+        reason = error if isinstance(error, InvalidArgumentError) else "not numbers"
+        raise InvalidArgumentError(f"--weights takes three numbers such as .4,.2,.4; got {text!r} ({reason})") from error
+
+
+def filter_of(option: str, text: str | None) -> Any:
+    """JSON as a filter."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f'{option} takes JSON such as \'{{"lang": "en"}}\'; got {text!r} ({error})') from error
+
+
+def threshold_of(text: str | None) -> float | str | None:
+    """A number, or a word that the profile explains."""
+    if text is None or text == "profile":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"--threshold takes a number or 'profile'; got {text!r}") from error
