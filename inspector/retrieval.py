@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
@@ -58,4 +59,4 @@ def _query_vectors(_index: M3Index, query: str, *, model: str) -> M3Vectors:
 def _raw_scores(
     _index: M3Index, query: str, *, depth: int, model: str, revision: int, key: tuple[Path, str | None]
 ) -> ModeScores:
-    return _index.store.search(_query_vectors(_index, query, model=model), depth=depth)
+    return replace(_index.store.search(_query_vectors(_index, query, model=model), depth=depth), query=query)

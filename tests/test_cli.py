@@ -161,7 +161,7 @@ def test_wrong_input_is_one_clear_line(tmp_path, made, corpus):
     assert "--where-document takes JSON" in fails("search", "x", *here, "--where-document", "tax")
     assert "where_document must be" in fails("search", "x", *here, "--where-document", '["tax"]')
     assert "exactly one of $eq" in fails("search", "x", *here, "--where", '{"lang": {"$like": "e"}}')
-    assert "--threshold takes a number" in fails("search", "x", *here, "--threshold", "high")
+    assert "threshold must be a number" in fails("search", "x", *here, "--threshold", "high")
     assert "not in the store: 'nobody'" in fails("explain", "x", "nobody", *here)
     assert "no collection 'other' in" in fails("search", "x", *here, "--collection", "other")
     assert "made with the model 'hashing-256'" in fails("search", "x", *here, "--model", "mini")

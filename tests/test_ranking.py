@@ -84,7 +84,7 @@ def test_a_call_says_what_it_wants_and_the_profile_the_rest():
         ({"weights": (float("nan"), 1, 1)}, "three finite numbers"),
         ({"weights": (one for one in (1, 1, 1))}, "three numbers"),
         ({"weights": (0, 0, 0)}, "not all 0"),
-        ({"threshold": float("nan")}, "threshold must be a finite number or 'profile'; got nan"),
+        ({"threshold": float("nan")}, "threshold must be a finite number, .* got nan"),
         ({"threshold": float("inf")}, "threshold must be"),
         ({"threshold": True}, "threshold must be"),
         ({"threshold": "0.5"}, "threshold must be"),

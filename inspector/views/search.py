@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from m3retriever import MODES, M3Index, Weights
-from m3retriever.fusion import fusion_named
+from m3retriever.fusion import fuse
 from m3retriever.inspector import analysis, charts, detail, markup, state
 from m3retriever.inspector.analysis import Row, Tick
 from m3retriever.inspector.i18n import Translate, translator
@@ -69,7 +69,7 @@ def _results(view: View, source: Source, weights: Weights) -> None:
     settings, profile = view.settings, view.index.profile
     scores = raw_scores(view.index, source, view.query, k=settings.k)
     state.remember(view.query)
-    fused = fusion_named(profile.fusion)(scores, weights)
+    fused = fuse(scores, weights, profile.fusion, profile.parameters)
     documents = {document.id: document for document in view.index.get(analysis.top_ids(scores, fused, settings.k))}
     titles = {id: analysis.title_of(document) for id, document in documents.items()}
     rows = analysis.result_rows(scores, fused, titles, k=settings.k, threshold=settings.threshold)

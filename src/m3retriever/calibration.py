@@ -1,59 +1,128 @@
-"""From a score to the probability that the document is relevant."""
+"""What a score means: the probability of being relevant, how rare it is among scores of what is not, and in words.
+
+A profile holds it by mode; `calibrating` fits it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from m3retriever.errors import ProfileError
+from m3retriever.rates import Rates, finite_numbers
 from m3retriever.types import Profile
+
+LEVELS = ("unrelated", "weak", "related", "nearly identical")
+CONDITION = re.compile(r"\s*(p\s*>=|fpr\s*<=)\s*(\d*\.?\d+(?:[eE][-+]?\d+)?)\s*")
+KEYS = {"scores", "probabilities", "unrelated", "unanswerable", "levels"}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A curve that rises with the score: straight between its points, level beyond them.
+    """What the scores of one mode, or the fused ones, mean.
 
     Attributes
     ----------
     scores : ascending, on the scale of what ranks
-    probabilities : as many, never falling, each in [0, 1]
+    probabilities : of being relevant, as many, never falling, each in [0, 1]: a curve that is straight between
+        its points and level beyond them; without labels both are empty
+    unrelated : of pairs of a query and a document drawn at random
+    unanswerable : of the best document for questions that no document answers
+    levels : the lowest score that counts as each of LEVELS but the first
     """
 
-    scores: tuple[float, ...]
-    probabilities: tuple[float, ...]
+    scores: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    unrelated: Rates | None = None
+    unanswerable: Rates | None = None
+    levels: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        scores, probabilities = _numbers(self.scores), _numbers(self.probabilities)
-        if len(scores) != len(probabilities) or not len(scores):
+        scores, probabilities = finite_numbers(self.scores), finite_numbers(self.probabilities)
+        if len(scores) != len(probabilities):
             raise ProfileError(f"a calibration has as many probabilities as scores; got {len(probabilities)} and {len(scores)}")
         if (np.diff(scores) <= 0).any() or (np.diff(probabilities) < 0).any():
             raise ProfileError("a calibration's scores ascend, and its probabilities never fall")
-        if probabilities[0] < 0 or probabilities[-1] > 1:
+        if len(scores) and (probabilities[0] < 0 or probabilities[-1] > 1):
             raise ProfileError(f"probabilities are between 0 and 1; got {probabilities[0]} to {probabilities[-1]}")
+        bounds = [self.levels[name] for name in LEVELS[1:] if name in self.levels]
+        if set(self.levels) - set(LEVELS[1:]) or list(finite_numbers(bounds)) != sorted(bounds):
+            raise ProfileError(f"levels are the lowest scores of {', '.join(LEVELS[1:])}, in this order; got {self.levels!r}")
 
-    def probability(self, score: float) -> float:
-        """Of being relevant, in [0, 1]. `Calibration((0, 1), (0, 0.5)).probability(0.5)` is 0.25."""
-        return float(np.interp(score, self.scores, self.probabilities))
+    def probability(self, score: float) -> float | None:
+        """Of being relevant, in [0, 1], None without a curve. `Calibration((0, 1), (0, 0.5)).probability(0.5)` is 0.25."""
+        return float(np.interp(score, self.scores, self.probabilities)) if self.scores else None
+
+    def level(self, score: float) -> str | None:
+        """The score in a word, of LEVELS; None where the bounds are not known."""
+        if not self.levels:
+            return None
+        reached = [name for name in LEVELS[1:] if name in self.levels and score >= self.levels[name]]
+        return reached[-1] if reached else LEVELS[0]
+
+    def threshold(self, condition: str) -> float:
+        """The lowest score that fulfils "p>=0.7" (the probability) or "fpr<=0.01" (the false-positive rate).
+
+        The rate is that of unanswerable questions where they were given when fitting, else of unrelated pairs.
+        Infinite where no score is as probable. ProfileError for another text, or where it was not fitted.
+        """
+        match = CONDITION.fullmatch(condition)
+        if match is None or not 0 <= float(match[2]) <= 1:
+            raise ProfileError(
+                f"threshold must be a number, 'profile', 'p>=P' or 'fpr<=F' with P and F in [0, 1]; got {condition!r}"
+            )
+        wanted = float(match[2])
+        if match[1].startswith("p"):
+            return self._score_of(wanted, condition)
+        rates = self.unanswerable or self.unrelated
+        if rates is None:
+            raise ProfileError(f"threshold {condition!r} needs a profile with false-positive rates: run m3retriever calibrate")
+        return rates.score_at(wanted)
+
+    def _score_of(self, probability: float, condition: str) -> float:
+        if not self.scores:
+            raise ProfileError(f"threshold {condition!r} needs a profile fitted on labels: run m3retriever calibrate")
+        above = np.flatnonzero(np.array(self.probabilities) >= probability)
+        if not len(above):
+            return math.inf
+        first = int(above[0])
+        if first == 0:
+            return -math.inf
+        part = slice(first - 1, first + 1)
+        return float(np.interp(probability, self.probabilities[part], self.scores[part]))
+
+    def content(self) -> dict[str, Any]:
+        """As a profile's `calibration.<mode>` holds it."""
+        rates = {"unrelated": self.unrelated, "unanswerable": self.unanswerable}
+        return {
+            **({"scores": list(self.scores), "probabilities": list(self.probabilities)} if self.scores else {}),
+            **{name: {"scores": list(one.scores), "rates": list(one.rates)} for name, one in rates.items() if one},
+            **({"levels": dict(self.levels)} if self.levels else {}),
+        }
 
 
 def calibration_of(profile: Profile, mode: str) -> Calibration | None:
-    """What a profile holds for a mode or "hybrid": `calibration.<mode>` with `scores` and `probabilities`."""
+    """What a profile holds for a mode or "hybrid", under `calibration.<mode>`; None where it holds nothing."""
     held = (profile.calibration or {}).get(mode)
     if held is None:
         return None
     try:
-        return Calibration(tuple(held["scores"]), tuple(held["probabilities"]))
+        if unknown := set(held) - KEYS:
+            raise ProfileError(f"calibration.{mode} holds {', '.join(sorted(KEYS))}; got {sorted(unknown)}")
+        unrelated, unanswerable = (_rates(held.get(name)) for name in ("unrelated", "unanswerable"))
+        bare = "scores" not in held and (unrelated or unanswerable)
+        curve = ((), ()) if bare else (tuple(held["scores"]), tuple(held["probabilities"]))
+        if not bare and not curve[0]:
+            raise ProfileError(f"calibration.{mode} holds at least one score with its probability; got none")
+        return Calibration(*curve, unrelated, unanswerable, held.get("levels", {}))
     except (KeyError, TypeError) as error:
         raise ProfileError(f"calibration.{mode} holds scores and probabilities, lists of numbers; got {held!r}") from error
 
 
-def _numbers(values: Sequence[float]) -> np.ndarray:
-    try:
-        numbers = np.array(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ProfileError(f"a calibration is made of numbers; got {values!r}") from error
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise ProfileError(f"a calibration is made of finite numbers; got {values!r}")
-    return numbers
+def _rates(held: Mapping[str, Any] | None) -> Rates | None:
+    return None if held is None else Rates(tuple(held["scores"]), tuple(held["rates"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -73,6 +74,8 @@ class Explanation:
             return (
                 "neither the dense nor the sparse search found it: raise the profile's depth, or search for words it contains"
             )
+        if self.threshold == math.inf:
+            return f"its score is {self.score:.4f}, and no score is as probable as the threshold asks for"
         if self.stage == "below threshold":
             return f"its score {self.score:.4f} is below the threshold {self.threshold:.4f}"
         return f"it has place {self.rank}: raise k to {self.rank}, or give more weight to {self._strongest()}"
@@ -142,4 +145,4 @@ def shared_tokens(
 def _with(candidates: ModeScores, own: ModeScores) -> ModeScores:
     """The candidates and, last, a document that is none of them: what its score would be among them."""
     values = np.concatenate([candidates.values, own.values])
-    return ModeScores((*candidates.ids, *own.ids), values, (*candidates.found_by, *own.found_by))
+    return ModeScores((*candidates.ids, *own.ids), values, (*candidates.found_by, *own.found_by), candidates.query)

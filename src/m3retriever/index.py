@@ -33,6 +33,9 @@ from m3retriever.types import (
     Tokenizes,
     Where,
 )
+from m3retriever.watched import WatchedProfile
+
+OWN_PROFILE = "profile.toml"  # in the index's folder
 
 
 class M3Index(Documents):
@@ -47,13 +50,24 @@ class M3Index(Documents):
         Anything that fulfils the Protocols in `types`. Documents that another client put into the store,
         or whose vectors were lost, are encoded here, so that no mode misses them.
     profile
-        Weights, fusion, thresholds and depth; what a call does not say comes from here.
+        Weights, fusion, thresholds and depth; what a call does not say comes from here. A WatchedProfile is
+        read again when its file changes.
     """
 
-    def __init__(self, encoder: Encoder, store: Store, profile: Profile | None = None) -> None:
-        self.profile = profile if profile is not None else Profile()
-        check_profile(self.profile, encoder.name)
+    def __init__(self, encoder: Encoder, store: Store, profile: Profile | WatchedProfile | None = None) -> None:
+        self._profile = profile if profile is not None else Profile()
+        check_profile(self.profile, *_of(encoder))
         super().__init__(encoder, store)
+
+    @property
+    def profile(self) -> Profile:
+        """What a call does not say; of a profile in a file, as the file is now."""
+        return self._profile.current() if isinstance(self._profile, WatchedProfile) else self._profile
+
+    @profile.setter
+    def profile(self, profile: Profile) -> None:
+        check_profile(profile, *_of(self.encoder))
+        self._profile = profile
 
     @classmethod
     def open(
@@ -77,7 +91,7 @@ class M3Index(Documents):
             The Chroma collection; default: "m3retriever".
         profile
             A Profile, a TOML file or the name of a preset; default: `profile.toml` in the folder where
-            there is one.
+            there is one. A file is read again when it changes.
         """
         if not str(path):
             raise InvalidArgumentError("path must name a folder; got ''")
@@ -92,7 +106,7 @@ class M3Index(Documents):
             if encoder is None:
                 encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL)
             store.source = source_of(encoder)
-            return cls(encoder, store, _profile_of(profile, Path(path)))
+            return cls(encoder, store, _profile_of(profile, Path(path), encoder))
         except BaseException:
             store.close()
             raise
@@ -161,8 +175,9 @@ class M3Index(Documents):
         chosen = self._chosen(profile)
         ranking = Ranking.of(chosen, mode, weights, threshold)
         where = one_filter(where, where_document)
-        vectors = self._encode_queries(queries)
-        return [self._search(row, ranking, k, depth=max(chosen.depth, k), where=where) for row in vectors]
+        texts, depth = _listed(queries), max(chosen.depth, k)
+        vectors = self._encode_queries(texts)
+        return [self._search(text, row, ranking, k, depth=depth, where=where) for text, row in zip(texts, vectors, strict=True)]
 
     def search_diverse(
         self,
@@ -205,7 +220,8 @@ class M3Index(Documents):
         check_k(k)
         ranking = Ranking.of(self.profile, "dense", None, threshold)
         query = M3Vectors.dense_only(vector)
-        return [_dense_only(hit) for hit in self._search(query, ranking, k, depth=k, where=one_filter(where, where_document))]
+        where = one_filter(where, where_document)
+        return [_dense_only(hit) for hit in self._search("", query, ranking, k, depth=k, where=where)]
 
     def search_diverse_by_vector(
         self,
@@ -240,8 +256,8 @@ class M3Index(Documents):
         if ids is not None:
             self.store.get(wanted := listed_ids(ids))
             passing = set(wanted if where is None else self.ids(where, among=wanted))
-            return self.store.score(vectors, [id for id in wanted if id in passing])
-        return self.store.search(vectors, depth=self.profile.depth, where=where)
+            return replace(self.store.score(vectors, [id for id in wanted if id in passing]), query=query)
+        return replace(self.store.search(vectors, depth=self.profile.depth, where=where), query=query)
 
     def explain(
         self,
@@ -265,7 +281,7 @@ class M3Index(Documents):
         if document is None:
             raise UnknownDocumentError([id], asked=1)
         vectors = self._encode_queries([query])
-        candidates = self.store.search(vectors, depth=max(chosen.depth, k), where=where)
+        candidates = replace(self.store.search(vectors, depth=max(chosen.depth, k), where=where), query=query)
         return explain(
             query,
             document,
@@ -290,21 +306,20 @@ class M3Index(Documents):
     # -- steps -------------------------------------------------------------------------------------
 
     def _encode_queries(self, queries: Sequence[str]) -> M3Vectors:
-        queries = [queries] if not isinstance(queries, Iterable) else queries if isinstance(queries, str) else list(queries)
-        if isinstance(queries, str) or not all(isinstance(query, str) for query in queries):
-            raise InvalidArgumentError(f"a query is a str; got {queries!r}")
-        return self.encoder.encode_queries([query.encode("utf-8", "replace").decode() for query in queries])
+        return self.encoder.encode_queries([query.encode("utf-8", "replace").decode() for query in _listed(queries)])
 
     def _chosen(self, profile: Profile | str | Path | None) -> Profile:
         """The profile of one call."""
         if profile is None:
             return self.profile
         chosen = as_profile(profile)
-        check_profile(chosen, self.encoder.name)
+        check_profile(chosen, *_of(self.encoder))
         return chosen
 
-    def _search(self, query: M3Vectors, ranking: Ranking, k: int, *, depth: int, where: Where | None) -> list[Hit]:
-        scores = self.store.search(query, depth=depth, where=where)
+    def _search(
+        self, query: str, vectors: M3Vectors, ranking: Ranking, k: int, *, depth: int, where: Where | None
+    ) -> list[Hit]:
+        scores = replace(self.store.search(vectors, depth=depth, where=where), query=query)
         fused = ranking.fuse(scores)
         rows = ranking.eligible(scores, fused, top_k(scores, fused, len(scores)))
         ranks, passes = mode_ranks(scores), predicate(where, patterns=True)  # the store has searched for patterns
@@ -351,11 +366,30 @@ def check_index(index: M3Index) -> M3Index:
     return index
 
 
-def _profile_of(given: Profile | str | Path | None, folder: Path) -> Profile:
-    own = folder / "profile.toml"
-    if given is None and not own.is_file():
-        return Profile()
-    return as_profile(own if given is None else given)
+def _listed(queries: Sequence[str]) -> list[str]:
+    """The queries as a list; InvalidArgumentError for one that is no str, or one str alone."""
+    if isinstance(queries, str) or not isinstance(queries, Iterable):
+        raise InvalidArgumentError(f"a query is a str, queries are a list of them; got {queries!r}")
+    listed = list(queries)
+    if not all(isinstance(query, str) for query in listed):
+        raise InvalidArgumentError(f"a query is a str; got {listed!r}")
+    return listed
+
+
+def _profile_of(given: Profile | str | Path | None, folder: Path, encoder: Encoder) -> Profile | WatchedProfile:
+    """A Profile or a preset as it is; of a file one that is read again when the file changes."""
+    if isinstance(given, Profile) or (given is not None and not Path(given).is_file()):
+        return as_profile(given)
+
+    def check(profile: Profile) -> None:
+        check_profile(profile, *_of(encoder))
+
+    return WatchedProfile(folder / OWN_PROFILE if given is None else given, check, optional=given is None)
+
+
+def _of(encoder: Encoder) -> tuple[str, str | None]:
+    """What a profile is tied to."""
+    return encoder.name, getattr(encoder, "precision", None)
 
 
 def _source(settings: Mapping[str, str | None]) -> str | None:

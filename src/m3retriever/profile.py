@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from m3retriever.calibration import calibration_of
 from m3retriever.errors import InvalidArgumentError, ProfileError
-from m3retriever.fusion import fusion_named
-from m3retriever.types import MODES, Profile, Weights
+from m3retriever.fusion import fuse, fusion_named
+from m3retriever.types import MODES, ModeScores, Profile, Weights
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +33,7 @@ PRESETS: dict[str, Weights] = {  # dense, sparse, colbert: starting points, to b
     "mkqa": Weights(1.0, 0.3, 1.0),  # the paper's, for questions in other languages than the answers
 }
 MAX_BYTES = 1_000_000  # a profile is a page of text; more is a mistake or an attack
-KEYS = {"weights", "fusion", "thresholds", "depth", "calibration", "model"}
+KEYS = {field.name for field in fields(Profile)}
 
 
 def load_profile(path: str | Path) -> Profile:
@@ -63,13 +66,18 @@ def as_profile(given: Profile | str | Path) -> Profile:
     return load_profile(given)
 
 
-def check_profile(profile: Profile, model: str) -> None:
-    """Refuse a profile whose fusion does not exist, whose calibration is none, or that was fitted on another model."""
-    fusion_named(profile.fusion)
+def check_profile(profile: Profile, model: str, precision: str | None = None) -> None:
+    """Refuse a profile that cannot be used, or was fitted on another model or another precision of it."""
+    fuse(ModeScores((), np.empty((0, len(MODES)))), profile.weights, profile.fusion, profile.parameters)
     for mode in profile.calibration or {}:
         calibration_of(profile, mode)
     if profile.model not in (None, model):
         raise ProfileError(f"the profile was fitted on {profile.model!r}, not on {model!r}: fit it again for this model")
+    if None not in (profile.precision, precision) and profile.precision != precision:
+        raise ProfileError(
+            f"the profile was fitted on {profile.model!r} in {profile.precision}, not in {precision}: scores differ; "
+            "fit it again, or load the model in that precision"
+        )
 
 
 def save_profile(profile: Profile, path: str | Path) -> None:
@@ -77,12 +85,14 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     import tomli_w
 
     content: dict[str, Any] = {"fusion": profile.fusion, "depth": profile.depth}
-    if profile.model is not None:
-        content["model"] = profile.model
+    for name in ("model", "precision"):
+        if (held := getattr(profile, name)) is not None:
+            content[name] = held
     content["weights"] = {mode: float(weight) for mode, weight in zip(MODES, profile.weights, strict=True)}
     content["thresholds"] = {mode: float(value) for mode, value in profile.thresholds.items()}
-    if profile.calibration is not None:
-        content["calibration"] = dict(profile.calibration)
+    for name in ("calibration", "parameters", "fitted"):
+        if held := getattr(profile, name):
+            content[name] = plain(held)
     target = Path(path)
     draft = target.with_name(target.name + ".new")
     draft.write_text(tomli_w.dumps(content), encoding="utf-8")
@@ -97,3 +107,12 @@ def _from_mapping(content: Mapping[str, Any]) -> Profile:
     if "weights" in parts:
         parts["weights"] = Weights.of(parts["weights"])
     return Profile(**parts)
+
+
+def plain(value: Any) -> Any:
+    """Mappings and sequences as the dicts and lists that TOML writes, NumPy's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from m3retriever.calibration import Calibration, calibration_of
-from m3retriever.errors import InvalidArgumentError
-from m3retriever.fusion import contributions, fusion_named
+from m3retriever.errors import InvalidArgumentError, ProfileError
+from m3retriever.fusion import SUMMANDS, contributions, fuse
 from m3retriever.types import MODES, FloatArray, Mode, ModeScores, Profile, Weights
 
 SearchMode = Literal["hybrid", "dense", "sparse", "colbert"]
@@ -28,27 +28,32 @@ class Ranking:
     fusion: str
     threshold: float | None
     calibration: Calibration | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, profile: Profile, mode: SearchMode, weights: WeightsLike | None, threshold: float | str | None) -> Ranking:
-        """What a call asks for, with the profile for what it leaves open; InvalidArgumentError for nonsense."""
+        """What a call asks for, with the profile for what it leaves open; InvalidArgumentError for nonsense.
+
+        Weights given here make a weighted sum of a fusion that has none of its own to replace.
+        """
         if not isinstance(mode, str) or mode not in SEARCH_MODES:
             raise InvalidArgumentError(f"mode must be one of {', '.join(SEARCH_MODES)}; got {mode!r}")
         if weights is not None and mode != "hybrid":
             raise InvalidArgumentError(f"weights go with mode 'hybrid'; got mode {mode!r}")
-        chosen = profile.weights if weights is None else Weights.of(weights)
-        known = calibration_of(profile, mode) if weights is None else None  # fitted with the profile's weights
-        if isinstance(threshold, str) and threshold == "profile":
-            return cls(mode, chosen, profile.fusion, profile.thresholds.get(mode), known)
-        real = isinstance(threshold, Real) and not isinstance(threshold, bool)
-        if threshold is not None and not (real and np.isfinite(float(threshold))):
-            raise InvalidArgumentError(f"threshold must be a finite number or 'profile'; got {threshold!r}")
-        return cls(mode, chosen, profile.fusion, None if threshold is None else float(threshold), known)
+        own = weights is None or profile.fusion in SUMMANDS
+        return cls(
+            mode,
+            profile.weights if weights is None else Weights.of(weights),
+            profile.fusion if own else "weighted_sum",
+            _threshold(profile, mode, threshold, weighted=weights is not None),
+            calibration_of(profile, mode) if weights is None else None,  # fitted with the profile's weights
+            profile.parameters if own else {},
+        )
 
     def fuse(self, scores: ModeScores) -> FloatArray:
         """One score per candidate, (n,) float64."""
         if self.mode == "hybrid":
-            return fusion_named(self.fusion)(scores, self.weights)
+            return fuse(scores, self.weights, self.fusion, self.parameters)
         return scores.column(self.mode).astype(np.float64)
 
     def eligible(self, scores: ModeScores, fused: FloatArray, rows: Sequence[int]) -> list[int]:
@@ -81,3 +86,18 @@ class Ranking:
         else:
             value = scores[self.mode]
         return min(max(float(value), 0.0), 1.0)
+
+
+def _threshold(profile: Profile, mode: SearchMode, threshold: float | str | None, *, weighted: bool) -> float | None:
+    """The lowest score that counts: a number as given, or what the profile knows."""
+    if threshold is None:
+        return None
+    if isinstance(threshold, str):
+        if threshold == "profile":
+            return profile.thresholds.get(mode)
+        if weighted:
+            raise ProfileError(f"threshold {threshold!r} goes with the profile's weights; got others for this call")
+        return (calibration_of(profile, mode) or Calibration()).threshold(threshold)
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or not np.isfinite(float(threshold)):
+        raise InvalidArgumentError(f"threshold must be a finite number, 'profile', 'p>=P' or 'fpr<=F'; got {threshold!r}")
+    return float(threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,7 @@ def search_json(query: str, mode: str, weights: Mapping[str, float], hits: Seque
                 "scores": dict(hit.scores),
                 "ranks": dict(hit.ranks),
                 "found_by": [one for one in MODES if one in hit.found_by],
+                **({} if hit.probability is None else {"probability": hit.probability}),
                 "text": hit.document.text,
                 "metadata": dict(hit.document.metadata),
             }
@@ -55,6 +57,8 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
     content["found_by"] = [one for one in MODES if one in explanation.found_by]
     content["shared_tokens"] = [{**asdict(token), "product": token.product} for token in explanation.shared_tokens]
     content["advice"] = explanation.advice
+    if explanation.threshold is not None and not math.isfinite(explanation.threshold):
+        content["threshold"] = str(explanation.threshold)  # "inf": no score is as probable; JSON has no such number
     return content
 
 

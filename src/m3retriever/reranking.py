@@ -66,12 +66,12 @@ def rerank(
     if k is not None:
         check_k(k)
     chosen = as_profile(profile) if profile is not None else Profile()
-    check_profile(chosen, encoder.name)
+    check_profile(chosen, encoder.name, getattr(encoder, "precision", None))
     ranking = Ranking.of(chosen, mode, weights, threshold)
     if not texts:
         return []
     values = score(encoder.encode_queries([query]), encoder.encode_documents(texts))
-    scores = ModeScores(tuple(f"{place:09}" for place in range(len(texts))), values)  # ids that keep the order
+    scores = ModeScores(tuple(f"{place:09}" for place in range(len(texts))), values, query=query)  # ids that keep the order
     fused, ranks = ranking.fuse(scores), mode_ranks(scores)
     floor = -np.inf if ranking.threshold is None else ranking.threshold
     rows = [row for row in top_k(scores, fused, len(scores)) if fused[row] >= floor][:k]

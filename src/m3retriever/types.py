@@ -104,11 +104,13 @@ class ModeScores:
     ids : n document ids
     values : (n, 3) float32, columns in the order of `MODES`; higher is better
     found_by : n frozensets, the modes whose own search brought the candidate in
+    query : the text that was asked, where it is known; fusions whose weights depend on it read it
     """
 
     ids: tuple[str, ...]
     values: FloatArray
     found_by: tuple[frozenset[Mode], ...] = ()
+    query: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(self.ids))
@@ -167,8 +169,11 @@ class Profile:
     fusion : a name in `fusion.FUSIONS`
     thresholds : the lowest score that counts, by mode or "hybrid"
     depth : how many candidates the dense and the sparse search each bring in
-    calibration : from score to probability; None until fitted
+    calibration : what scores mean, by mode or "hybrid" (`calibration.Calibration`); None until fitted
     model : name of the encoder it was fitted on; None fits any
+    precision : of that encoder, such as "fp32"; None fits any
+    parameters : what the fusion needs beside weights
+    fitted : what it was fitted on, and how good it was on questions it was not fitted on; for people to read
     """
 
     weights: Weights = field(default_factory=Weights)
@@ -177,6 +182,9 @@ class Profile:
     depth: int = 200
     calibration: Mapping[str, Any] | None = None
     model: str | None = None
+    precision: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    fitted: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", Weights.of(self.weights))
@@ -185,6 +193,9 @@ class Profile:
         object.__setattr__(self, "depth", operator.index(self.depth))
         if self.calibration is not None and not isinstance(self.calibration, Mapping):
             raise InvalidArgumentError(f"calibration must be a mapping or None; got {self.calibration!r}")
+        for name in ("parameters", "fitted"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InvalidArgumentError(f"{name} must be a mapping; got {getattr(self, name)!r}")
         if not isinstance(self.thresholds, Mapping) or not all(map(_is_finite, self.thresholds.values())):
             raise InvalidArgumentError(f"thresholds must be finite numbers by mode; got {self.thresholds!r}")
         if unknown := set(self.thresholds) - {*MODES, "hybrid"}:

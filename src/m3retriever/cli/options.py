@@ -27,7 +27,9 @@ WhereDocumentOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help='Filter over the text, such as \'{"$contains": "tax"}\'.'),
 ]
-ThresholdOption = Annotated[Optional[str], typer.Option(help="Lowest score that counts: a number, or 'profile'.")]  # noqa: UP045
+ThresholdOption = Annotated[
+    str | None, typer.Option(help="Lowest score that counts: a number, profile, 'p>=0.7' or 'fpr<=0.01'.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -61,10 +63,8 @@ def filter_of(option: str, text: str | None) -> Any:
 
 
 def threshold_of(text: str | None) -> float | str | None:
-    """A number, or a word that the profile explains."""
-    if text is None or text == "profile":
-        return text
+    """A number, or what the profile explains: "profile", "p>=0.7", "fpr<=0.01"."""
     try:
-        return float(text)
-    except ValueError as error:
-        raise InvalidArgumentError(f"--threshold takes a number or 'profile'; got {text!r}") from error
+        return None if text is None else float(text)
+    except ValueError:
+        return text

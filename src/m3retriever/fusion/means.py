@@ -1,21 +1,14 @@
-"""From three scores per candidate to one. A fusion is a function and a line in `FUSIONS`.
-
-All of these are weighted means; they differ in what they take the mean of, which `SUMMANDS` says.
-"""
+"""Fusions that are weighted means; they differ in what they take the mean of: a summand for each mode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from m3retriever.errors import InvalidArgumentError
+from m3retriever.rates import Rates
 from m3retriever.types import MODES, FloatArray, Mode, ModeScores, Weights
-
-Fusion: TypeAlias = Callable[[ModeScores, Weights], FloatArray]
-Summands: TypeAlias = Callable[[ModeScores], FloatArray]
 
 RRF_CONSTANT = 60  # Cormack et al., 2009: the value of their experiments
 
@@ -55,6 +48,24 @@ def z_score(scores: ModeScores, weights: Weights) -> FloatArray:
     return _mean(standardized(scores), weights)
 
 
+def null_cdf(
+    scores: ModeScores, weights: Weights, *, unrelated: Mapping[Mode, Mapping[str, Sequence[float]]] | None = None
+) -> FloatArray:
+    """The weighted mean of how rare each score is among pairs that have nothing to do with each other.
+
+    Rarity is -log10 of the share of unrelated pairs that reach the score: Fisher's way of joining independent
+    tests (1925), with weights. It evens out the modes' scales without looking at the other candidates, so it
+    may be thresholded.
+
+    Parameters
+    ----------
+    unrelated
+        By mode, the `scores` and `rates` of unrelated pairs (`rates.Rates`); of a mode that is missing, and by
+        default, the candidates themselves stand in.
+    """
+    return _mean(rarities(scores, unrelated=unrelated), weights)
+
+
 def raw(scores: ModeScores) -> FloatArray:
     """What `weighted_sum` sums: (n, 3) float64."""
     return scores.values.astype(np.float64)
@@ -91,50 +102,17 @@ def standardized(scores: ModeScores) -> FloatArray:
     return values
 
 
-FUSIONS: dict[str, Fusion] = {"weighted_sum": weighted_sum, "rrf": rrf, "min_max": min_max, "z_score": z_score}
-SUMMANDS: dict[str, Summands] = {"weighted_sum": raw, "rrf": reciprocal_ranks, "min_max": stretched, "z_score": standardized}
-
-
-def contributions(scores: ModeScores, weights: Weights, fusion: str = "weighted_sum") -> FloatArray:
-    """The three parts of which a fusion's score is the sum: (n, 3) float64."""
-    parts: FloatArray = SUMMANDS[fusion](scores) * np.array(tuple(weights.normalized()))
-    return parts
-
-
-def fusion_named(name: str) -> Fusion:
-    """The fusion of that name; InvalidArgumentError lists the names there are."""
-    if name not in FUSIONS:
-        raise InvalidArgumentError(f"fusion must be one of {', '.join(FUSIONS)}; got {name!r}")
-    return FUSIONS[name]
+def rarities(scores: ModeScores, *, unrelated: Mapping[Mode, Mapping[str, Sequence[float]]] | None = None) -> FloatArray:
+    """What `null_cdf` sums: -log10 of the share of unrelated pairs that reach each score, (n, 3) >= 0."""
+    values = raw(scores)
+    if not len(values):
+        return values
+    known = {mode: Rates(tuple(held["scores"]), tuple(held["rates"])) for mode, held in (unrelated or {}).items()}
+    columns = [(known.get(mode) or Rates.of(column)).rarity(column) for mode, column in zip(MODES, values.T, strict=True)]
+    return np.stack(columns, axis=1)
 
 
 def _mean(summands: FloatArray, weights: Weights) -> FloatArray:
     parts = summands * np.array(tuple(weights.normalized()))
     fused: FloatArray = parts[:, 0] + parts[:, 1] + parts[:, 2]
     return fused
-
-
-def order(ids: tuple[str, ...], values: FloatArray) -> list[int]:
-    """Row numbers, best value first; ties go to the smaller id, so that a ranking repeats exactly."""
-    return sorted(range(len(ids)), key=lambda row: (-values[row], ids[row]))
-
-
-def top_k(scores: ModeScores, fused: FloatArray, k: int) -> list[int]:
-    """Row numbers of the k best, best first, ties by id."""
-    if k < len(fused):  # sort only what can be among the k best, ties at the border included
-        border = np.partition(fused, len(fused) - k)[len(fused) - k]
-        rows = np.flatnonzero(fused >= border).tolist()
-    else:
-        rows = list(range(len(fused)))
-    return sorted(rows, key=lambda row: (-fused[row], scores.ids[row]))[:k]
-
-
-def mode_ranks(scores: ModeScores) -> dict[Mode, list[int]]:
-    """Each candidate's place (from 1) when ranked by one mode alone, ties by id."""
-    ranks: dict[Mode, list[int]] = {}
-    for mode in MODES:
-        places = [0] * len(scores)
-        for place, row in enumerate(order(scores.ids, scores.column(mode)), start=1):
-            places[row] = place
-        ranks[mode] = places
-    return ranks

@@ -1,0 +1,97 @@
+"""A profile file that changes while an index is open."""
+
+import logging
+import os
+
+import pytest
+
+from m3retriever import Document, HashingEncoder, M3Index, Profile, ProfileError, Weights, save_profile
+from m3retriever.watched import WatchedProfile
+
+
+def refuse_rrf(profile):
+    if profile.fusion == "rrf":
+        raise ProfileError("no rrf here")
+
+
+def test_the_file_is_read_again_when_it_changes_and_not_otherwise(tmp_path):
+    path = tmp_path / "profile.toml"
+    save_profile(Profile(depth=5), path)
+    watched = WatchedProfile(path, refuse_rrf)
+    first = watched.current()
+    assert first.depth == 5
+    assert watched.current() is first
+    save_profile(Profile(depth=6), path)
+    assert watched.current().depth == 6
+    path.write_text("depth = 7", encoding="utf-8")
+    assert watched.current().depth == 7
+
+
+def test_a_change_that_cannot_be_used_is_logged_once_and_changes_nothing(tmp_path, caplog):
+    path = tmp_path / "profile.toml"
+    save_profile(Profile(depth=5), path)
+    watched = WatchedProfile(path, refuse_rrf)
+    for content, message in (("depth = ", "not a TOML profile"), ("fusion = 'rrf'", "no rrf here")):
+        caplog.clear()
+        path.write_text(content, encoding="utf-8")
+        with caplog.at_level(logging.WARNING):
+            assert [watched.current().depth, watched.current().depth] == [5, 5]
+        [record] = caplog.records
+        assert message in record.message
+        assert "stays in force" in record.message
+    path.unlink()
+    assert watched.current().depth == 5
+    save_profile(Profile(depth=9), path)
+    assert watched.current().depth == 9
+
+
+def test_at_the_beginning_a_wrong_file_is_an_error_and_a_missing_one_may_be(tmp_path):
+    path = tmp_path / "profile.toml"
+    with pytest.raises(ProfileError, match="cannot read"):
+        WatchedProfile(path, refuse_rrf)
+    watched = WatchedProfile(path, refuse_rrf, optional=True)
+    assert watched.current() == Profile()
+    save_profile(Profile(depth=3), path)
+    assert watched.current().depth == 3
+    save_profile(Profile(fusion="rrf"), path)
+    with pytest.raises(ProfileError, match="no rrf here"):
+        WatchedProfile(path, refuse_rrf, optional=True)
+
+
+def test_an_open_index_searches_by_the_profile_as_it_is_now(tmp_path):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add([Document("fox", "the red fox"), Document("whale", "a blue whale")])
+        [hit, *_] = index.search("red fox")
+        assert hit.score == pytest.approx(0.4 * hit.scores["dense"] + 0.2 * hit.scores["sparse"] + 0.4 * hit.scores["colbert"])
+        save_profile(Profile(weights=Weights(1, 0, 0), model=index.encoder.name), tmp_path / "profile.toml")
+        [hit, *_] = index.search("red fox")
+        assert hit.score == pytest.approx(hit.scores["dense"])
+        save_profile(Profile(model="another"), tmp_path / "profile.toml")
+        assert index.search("red fox")[0].score == pytest.approx(hit.scores["dense"])
+    with pytest.raises(ProfileError, match="fitted on 'another'"):
+        M3Index.open(tmp_path)
+
+
+class InHalf(HashingEncoder):
+    """An encoder that says in what precision it runs."""
+
+    precision = "fp16"
+
+
+def test_a_profile_fitted_in_another_precision_is_refused(tmp_path):
+    path = tmp_path / "other.toml"
+    save_profile(Profile(model=HashingEncoder().name, precision="fp32"), path)
+    with pytest.raises(ProfileError, match="fitted on .* in fp32, not in fp16"):
+        M3Index.open(tmp_path / "index", model=InHalf(), profile=path)
+    save_profile(Profile(model=HashingEncoder().name, precision="fp16"), path)
+    with M3Index.open(tmp_path / "index", model=InHalf(), profile=path) as index:
+        assert index.profile.precision == "fp16"
+
+
+def test_a_file_written_within_the_clock_s_grain_is_noticed_by_its_place_on_disk(tmp_path):
+    path = tmp_path / "profile.toml"
+    save_profile(Profile(depth=5), path)
+    watched, stat = WatchedProfile(path, refuse_rrf), path.stat()
+    save_profile(Profile(depth=6), path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert watched.current().depth == 6
