@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -286,3 +287,86 @@ def test_indexing_killed_at_any_moment_and_run_again_ends_as_if_undisturbed(tmp_
             [run("search", query, "--path", tmp_path / folder, "-k", 50, "--json").stdout for query in ("w1 w2 w3", "w77")]
         )
     assert answers[0] == answers[1], "the same hits to the last digit"
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """Two documents, of which one is long, and an index of them with passages of 20 tokens."""
+    folder = tmp_path_factory.mktemp("book")
+    text = " ".join(f"word{number}." for number in range(100))
+    rows = [{"_id": "book", "title": "", "text": text, "metadata": {"lang": "en"}}, {"_id": "note", "text": "word99 alone"}]
+    files = write_jsonl(folder / "corpus.jsonl", rows)
+    made = run("index", files, "--path", folder / "index", "--model", "hashing", "--split", "--size", 20, "--overlap", 5)
+    assert made.stdout == "2 new; the index holds 8 documents and passages\n"
+    return folder / "index", files, text
+
+
+def test_a_long_document_is_one_hit_that_names_its_passage(book):
+    path, _, text = book
+    found = json.loads(run("search", "word98", "--path", path, "--by-document", "--json", "--where", '{"lang": "en"}').stdout)
+    [hit] = found["hits"]
+    assert set(hit) == {"rank", "id", "score", "scores", "ranks", "found_by", "text", "metadata", "passage"}
+    assert hit["id"] == hit["metadata"]["passage_of"] == "book"
+    assert text[hit["passage"]["start"] : hit["passage"]["end"]] == hit["text"]
+    assert "word98" in hit["text"]
+    assert hit["passage"]["id"] == f"book#{hit['metadata']['passage']}"
+    best = json.loads(run("search", "word98", "--path", path, "--json", "-k", 1).stdout)["hits"][0]
+    assert (hit["score"], hit["passage"]["id"]) == (best["score"], best["id"])
+    both = json.loads(run("search", "word99", "--path", path, "--by-document", "--json").stdout)["hits"]
+    assert [hit["id"] for hit in both] == ["note", "book"]
+    assert both[0]["passage"] == {"id": "note", "start": 0, "end": 12}
+
+
+def test_a_person_sees_which_characters_of_a_document_were_found(book):
+    path, _, text = book
+    [first, second] = run("search", "word99", "--path", path, "--by-document").stdout.splitlines()
+    assert first.split()[0] == "1"
+    assert first.endswith("note  note, characters 0 to 12: word99 alone")
+    assert "book  book#7, characters" in second
+    assert "word99" in text[slice(*(int(number) for number in re.search(r"characters (\d+) to (\d+)", second).groups()))]
+    assert "no document for 'xyz'" in run("search", "xyz", "--mode", "sparse", "--path", path, "--by-document").stdout
+
+
+def test_documents_that_are_split_are_skipped_when_unchanged_and_replaced_as_one(book, tmp_path):
+    _, files, _ = book
+    place = ["--path", tmp_path / "x", "--json"]
+    sizes = ["--split", "--size", 20]
+    assert json.loads(run("index", files, *place, *sizes, "--model", "hashing").stdout)["new"] == 2
+    done = json.loads(run("index", files, *place, *sizes).stdout)
+    assert (done["new"], done["replaced"], done["unchanged"]) == (0, 0, 2)
+    done = json.loads(run("index", files, *place, "--split", "--size", 50).stdout)
+    assert (done["replaced"], done["unchanged"], done["documents"]) == (1, 1, 4)
+
+
+def test_texts_that_are_cut_name_the_remedy_and_with_it_nothing_is_cut(tmp_path):
+    files = write_jsonl(tmp_path / "long.jsonl", [{"_id": "long", "text": "the fox runs " * 200 + "to the whale"}])
+    done = run("index", files, "--path", tmp_path / "x", "--model", "mini")
+    assert "1 texts are longer than 256 tokens; only their beginning was indexed: --split cuts" in done.stderr
+    done = run("index", files, "--path", tmp_path / "x", "--split", "--json")
+    assert "longer than" not in done.stderr
+    assert json.loads(done.stdout) == {"new": 0, "replaced": 1, "unchanged": 0, "skipped": 0, "documents": 3}
+
+
+def test_options_of_splitting_that_cannot_be_are_one_clear_line(tmp_path, corpus):
+    place = ["--path", tmp_path / "x", "--model", "hashing"]
+    assert "--size and --overlap go with --split" in fails("index", corpus, *place, "--overlap", 3)
+    assert "HashingEncoder has no max_length" in fails("index", corpus, *place, "--split")
+    assert "overlap must be at most half of the size, 10; got 11" in fails(
+        "index", corpus, *place, "--split", "--size", 20, "--overlap", 11
+    )
+    taken = write_jsonl(tmp_path / "taken.jsonl", [{"_id": "a", "text": "x", "metadata": {"passage": 3}}])
+    assert "the metadata key 'passage'" in fails("index", taken, *place, "--split", "--size", 20)
+
+
+def test_dirty_texts_and_titles_are_cleaned_where_that_is_asked_for(tmp_path):
+    row = {"_id": "d", "title": "Ti\u00adtle ", "text": "af\u00adfix\r\n\r\n\r\n  end "}
+    dirty = write_jsonl(tmp_path / "dirty.jsonl", [row])
+
+    def kept(*options):
+        folder = tmp_path / f"x{len(options)}"
+        run("index", dirty, "--path", folder, "--model", "hashing", *options)
+        hit = json.loads(run("search", "end", "--path", folder, "--json").stdout)["hits"][0]
+        return hit["text"], hit["metadata"]["title"]
+
+    assert kept("--clean") == ("Title\naffix\n\n end", "Title")
+    assert kept() == ("Ti\u00adtle \naf\u00adfix\r\n\r\n\r\n  end ", "Ti\u00adtle ")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from threading import Lock
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from m3retriever.checks import check_documents, listed_ids
-from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, UnknownDocumentError
 from m3retriever.filters import ID, about_text, both, check_where, predicate
 from m3retriever.ingest import Added, batches, same
+from m3retriever.passages import PASSAGE_OF, Split, as_split, owner_of, split_documents
 from m3retriever.twins import in_thread
 from m3retriever.types import (
     Adopts,
@@ -34,28 +36,40 @@ class Documents:
 
     def __init__(self, encoder: Encoder, store: Store) -> None:
         self.encoder, self.store = encoder, store
+        self._splitting = Lock()  # one call at a time, for two versions of a document must not mix their passages
         if isinstance(store, BindsModel):
             store.bind(encoder.name, encoder.dim)
         if isinstance(store, Adopts):
             store.adopt(encoder.encode_documents)
 
-    def add(self, documents: Sequence[Document], *, progress: bool = False) -> Added:
+    def add(self, documents: Sequence[Document], *, progress: bool = False, split: Split | bool = False) -> Added:
         """Encode and store documents; one whose id is known replaces the old one.
 
         Documents that the index holds already, text and metadata alike, are not encoded again, so
         that an interrupted call can simply be repeated. When it returns, all of them are on disk.
+
+        Parameters
+        ----------
+        split
+            Whether, or how, to cut what is longer than the encoder reads into passages (`passages.split`), which
+            are stored in the document's place. What is left of an earlier version of a document goes, passages
+            or whole. Without it, passages that are here stay. InvalidDocumentError where one's id is taken.
         """
         if isinstance(documents, Document):
             raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
-        documents = list(documents)
+        documents, how = list(documents), as_split(split)
         check_documents(documents)
         done = Added()
         for batch in batches(documents):
-            done += self._add(batch, progress=progress)
+            done += self._add(batch, progress=progress) if how is None else self._add_split(batch, how, progress=progress)
         return done
 
     def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
-        """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped."""
+        """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped.
+
+        Of a document that was split these are its passages, each by its own id; for all of them, by its id, write
+        `delete_where({"passage_of": id})`.
+        """
         self._for_known(self.store.delete, listed_ids(ids), skip_unknown)
 
     def delete_where(
@@ -150,12 +164,40 @@ class Documents:
 
     def _add(self, documents: Sequence[Document], *, progress: bool) -> Added:
         held = self._held([document.id for document in documents])
+        check_owners(documents, held)
+        changed = self._put(documents, held, progress=progress)
+        replaced = sum(id in held for id in changed)
+        return Added(len(changed) - replaced, replaced, len(documents) - len(changed))
+
+    def _add_split(self, documents: Sequence[Document], how: Split, *, progress: bool) -> Added:
+        """`_add`, of the passages of what is too long; what they leave of earlier versions goes last, so that a
+        call that was interrupted can be repeated."""
+        parts = split_documents(documents, self.encoder, how)
+        with self._splitting:
+            held = self._earlier(documents, parts)
+            check_owners(parts, held)
+            changed = {id for batch in batches(parts) for id in self._put(batch, held, progress=progress)}
+            known = {document.id for document in documents}
+            gone = {id for id, document in held.items() if owner_of(document) in known} - {part.id for part in parts}
+            self.delete(sorted(gone), skip_unknown=True)
+        before = {owner_of(document) for document in held.values()}
+        touched = {owner_of(part) for part in parts if part.id in changed} | {owner_of(held[id]) for id in gone}
+        replaced = len(touched & before)
+        return Added(len(touched) - replaced, replaced, len(documents) - len(touched))
+
+    def _earlier(self, documents: Sequence[Document], parts: Sequence[Document]) -> dict[str, Document]:
+        """What is held under the ids of documents and of their parts, and of passages that documents had."""
+        named = {one.id for one in (*documents, *parts)}
+        named.update(self.ids({PASSAGE_OF: {"$in": [document.id for document in documents]}}))
+        return self._held(sorted(named))
+
+    def _put(self, documents: Sequence[Document], held: Mapping[str, Document], *, progress: bool) -> list[str]:
+        """Encode and store what is not held as it is; the ids of that."""
         changed = [document for document in documents if not same(document, held.get(document.id))]
         if changed:
             texts = [document.text for document in changed]
             self.store.add(changed, self.encoder.encode_documents(texts, progress=progress))
-        replaced = sum(document.id in held for document in changed)
-        return Added(len(changed) - replaced, replaced, len(documents) - len(changed))
+        return [document.id for document in changed]
 
     @staticmethod
     def _for_known(call: Callable[[list[str]], Result], ids: list[str], skip_unknown: bool) -> Result | None:
@@ -186,3 +228,18 @@ def one_filter(where: Where | None, where_document: Where | None) -> Where | Non
     """Both filters as one, checked."""
     check_where(where)
     return both(where, about_text(where_document))
+
+
+def check_owners(documents: Sequence[Document], held: Mapping[str, Document]) -> None:
+    """Refuse a passage that would replace a document, a document a passage, and a passage one of another document."""
+    for document in documents:
+        other = held.get(document.id)
+        if other is not None and owner_of(other) != owner_of(document):
+            raise InvalidDocumentError(
+                f"the id {document.id!r} is that of {_described(document)}, and of {_described(other)} in this index; "
+                "give one of the documents another id"
+            )
+
+
+def _described(document: Document) -> str:
+    return "a document" if owner_of(document) == document.id else f"a passage of {owner_of(document)!r}"

@@ -16,6 +16,7 @@ from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
 from m3retriever.explanation import Explanation, SharedToken, explain, shared_tokens
 from m3retriever.filters import predicate
 from m3retriever.fusion import mode_ranks, top_k
+from m3retriever.passages import DocumentSearch
 from m3retriever.profile import as_profile, check_profile
 from m3retriever.ranking import Ranking, SearchMode, WeightsLike
 from m3retriever.twins import in_thread
@@ -38,7 +39,7 @@ from m3retriever.watched import WatchedProfile
 OWN_PROFILE = "profile.toml"  # in the index's folder
 
 
-class M3Index(Documents):
+class M3Index(DocumentSearch, Documents):
     """Documents under a store, searched with BGE-M3's three scores.
 
     Safe to use from several threads. Every method has an async twin (`asearch` for `search`, ...) that
@@ -243,21 +244,25 @@ class M3Index(Documents):
         query: str,
         *,
         ids: Sequence[str] | None = None,
+        depth: int | None = None,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> ModeScores:
         """Raw scores in every mode, before any weight: of the candidates, or of the documents with these ids.
 
+        `depth` candidates are brought in by the dense and the sparse search each; default: the profile's.
         Ids that do not pass the filters are left out; UnknownDocumentError where one is not here. This is
         what tuning, calibration and the inspector work on: score once, then move weights for free.
         """
+        if depth is not None:
+            check_k(depth, "depth")
         where = one_filter(where, where_document)
         vectors = self._encode_queries([query])
         if ids is not None:
             self.store.get(wanted := listed_ids(ids))
             passing = set(wanted if where is None else self.ids(where, among=wanted))
             return replace(self.store.score(vectors, [id for id in wanted if id in passing]), query=query)
-        return replace(self.store.search(vectors, depth=self.profile.depth, where=where), query=query)
+        return replace(self.store.search(vectors, depth=depth or self.profile.depth, where=where), query=query)
 
     def explain(
         self,
@@ -297,6 +302,7 @@ class M3Index(Documents):
 
     asearch = in_thread(search)
     asearch_many = in_thread(search_many)
+    asearch_documents = in_thread(DocumentSearch.search_documents)
     asearch_diverse = in_thread(search_diverse)
     asearch_by_vector = in_thread(search_by_vector)
     asearch_diverse_by_vector = in_thread(search_diverse_by_vector)

@@ -12,6 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from m3retriever.checks import check_k
@@ -25,7 +26,7 @@ OVERLAP = 32  # tokens: a sentence or two, so that what is said across a cut is 
 WIDTH = 6  # characters a token, a little more than English has: how much text is tokenised for the first passage
 SPARE = 1.5  # so much more than the passage before had, for the next ones
 PEEK = 64  # characters: enough to see that a text goes on
-SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’»)\]]))\s+|\n\s*|[。！？｡][”’」』）】]?(?![。！？｡])\s*")
+SENTENCE_END = re.compile(r"(?:(?<=[.!?…؟۔।॥።])|(?<=[.!?…][\"'”’»)\]]))\s+|\n\s*|[。！？｡][”’」』）】]?(?![。！？｡])\s*")
 WORD_END = re.compile(r"\s+|[，、；：]\s*")
 BLANKS = re.compile(r"\s*")
 
@@ -61,7 +62,9 @@ class Split:
         reads: int | None = getattr(encoder, "max_length", None)
         name = type(encoder).__name__
         if self.size is None and reads is None:
-            raise InvalidArgumentError(f"{name} has no max_length, so a passage has no size of its own: write Split(size=...)")
+            raise InvalidArgumentError(
+                f"{name} has no max_length, so passages need a size: give one, Split(size=...) or on the command line --size"
+            )
         most = None if reads is None else reads - SPECIALS
         size = self.size or most or 0
         if size < 1 or (most is not None and size > most):
@@ -118,6 +121,22 @@ def parent_of(document: Document) -> str | None:
     return parent if ours and START in document.metadata and END in document.metadata else None
 
 
+def owner_of(document: Document) -> str:
+    """The id of the document that this one is a passage of, or its own."""
+    return parent_of(document) or document.id
+
+
+def split_documents(documents: Sequence[Document], encoder: Encoder, how: Split) -> list[Document]:
+    """`split` of each, in order; InvalidDocumentError where a passage would have another document's id."""
+    parts = [part for document in documents for part in split(document, encoder, how)]
+    whole = {part.id for part in parts if parent_of(part) is None}
+    if taken := [part.id for part in parts if parent_of(part) is not None and part.id in whole]:
+        raise InvalidDocumentError(
+            f"the id {taken[0]!r} is that of a document, and of a passage of another; give one of them another id"
+        )
+    return parts
+
+
 class FindsIds(Protocol):
     """What `parents_of` needs of an M3Index."""
 
@@ -163,42 +182,45 @@ class DocumentHit:
         return parent_of(self.best.document) is not None
 
 
-def aggregate(hits: Sequence[Hit], how: Aggregation = "best", *, top: int = TOP) -> list[DocumentHit]:
+def document_hits(hits: Sequence[Hit], *, aggregate: Aggregation = "best", top: int = TOP) -> list[DocumentHit]:
     """The documents of which these hits are passages, or which they are: best first, ties by id.
 
     "best" gives a document the score of its best passage; "mean" the mean of the scores of its `top` best
     ones, of as many as were found where those are fewer.
     """
-    check_aggregation(how, top)
+    check_aggregation(aggregate, top)
     of: defaultdict[str, list[Hit]] = defaultdict(list)
     for hit in sorted(hits, key=lambda hit: (-hit.score, hit.document.id)):
-        of[parent_of(hit.document) or hit.document.id].append(hit)
+        of[owner_of(hit.document)].append(hit)
     found = [
-        DocumentHit(id, _together([hit.score for hit in parts], how, top), parts[0], tuple(parts)) for id, parts in of.items()
+        DocumentHit(id, _together([hit.score for hit in parts], aggregate, top), parts[0], tuple(parts))
+        for id, parts in of.items()
     ]
     return sorted(found, key=lambda document: (-document.score, document.id))
 
 
-def by_document(run: Run, parents: Mapping[str, str], how: Aggregation = "best", *, top: int = TOP) -> dict[str, dict[str, float]]:
-    """A run of passages as one of documents: {query: {document id: score}}; as `aggregate`.
+def by_document(
+    run: Run, parents: Mapping[str, str], *, aggregate: Aggregation = "best", top: int = TOP
+) -> dict[str, dict[str, float]]:
+    """A run of passages as one of documents: {query: {document id: score}}; as `document_hits`.
 
     `parents` ({passage id: document id}, see `parents_of`) lacks what is whole. `by_document({"q": {"a#1": 1,
     "a#2": 3, "b": 2}}, {"a#1": "a", "a#2": "a"})` is `{"q": {"a": 3, "b": 2}}`.
     """
-    check_aggregation(how, top)
+    check_aggregation(aggregate, top)
     documents: dict[str, dict[str, float]] = {}
     for query, scores in run.items():
         of: defaultdict[str, list[float]] = defaultdict(list)
         for id, score in sorted(scores.items(), key=lambda item: -item[1]):
             of[parents.get(id, id)].append(score)
-        documents[query] = {id: _together(parts, how, top) for id, parts in of.items()}
+        documents[query] = {id: _together(parts, aggregate, top) for id, parts in of.items()}
     return documents
 
 
-def check_aggregation(how: str, top: int) -> None:
+def check_aggregation(aggregate: str, top: int) -> None:
     """InvalidArgumentError for an aggregation that there is not."""
-    if how not in AGGREGATIONS:
-        raise InvalidArgumentError(f"aggregate must be one of {', '.join(AGGREGATIONS)}; got {how!r}")
+    if aggregate not in AGGREGATIONS:
+        raise InvalidArgumentError(f"aggregate must be one of {', '.join(AGGREGATIONS)}; got {aggregate!r}")
     check_k(top, "top")
 
 
@@ -206,10 +228,9 @@ class SearchesPassages(Protocol):
     """What `search_documents` needs of an M3Index."""
 
     @property
-    def profile(self) -> Profile: ...
-    @property
     def search(self) -> Callable[..., list[Hit]]: ...
     def __len__(self) -> int: ...
+    def _chosen(self, profile: Profile | str | Path | None) -> Profile: ...
 
 
 class DocumentSearch:
@@ -237,21 +258,18 @@ class DocumentSearch:
         """
         check_k(k)
         check_aggregation(aggregate, top)
-        count, seen = 2 * max(self.profile.depth, k), -1
+        count, seen = 2 * max(self._chosen(settings.get("profile")).depth, k), -1
         while True:
             hits = self.search(query, count, **settings)
-            found = documents_of(hits, aggregate, top=top)
+            found = document_hits(hits, aggregate=aggregate, top=top)
             if len(found) >= k or len(hits) <= seen or count >= len(self):
                 return found[:k]
             count, seen = count * WIDER, len(hits)
 
 
-documents_of = aggregate  # by another name, for what takes `aggregate` as an argument
-
-
-def _together(scores: Sequence[float], how: Aggregation, top: int) -> float:
+def _together(scores: Sequence[float], aggregate: Aggregation, top: int) -> float:
     """One score for a document, from its passages' scores, best first."""
-    return scores[0] if how == "best" else math.fsum(scores[:top]) / len(scores[:top])
+    return scores[0] if aggregate == "best" else math.fsum(scores[:top]) / len(scores[:top])
 
 
 def _passage(document: Document, number: int, start: int, end: int) -> Document:
@@ -320,7 +338,7 @@ class _Cut:
             return end
         first = len(tokens) - self.overlap
         earlier = max(1, first - self.size // 8)
-        return border(self.text, start + tokens[min(earlier, first)].start, start + tokens[first].start)
+        return border(self.text, start + tokens[earlier].start, start + tokens[first].start)
 
 
 def border(text: str, low: int, high: int) -> int:

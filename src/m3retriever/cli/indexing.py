@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -11,6 +12,10 @@ from m3retriever.cli.opening import existing, open_index, report_cut
 from m3retriever.cli.options import CollectionOption, JsonOption, ModelOption, PathOption
 from m3retriever.cli.terminal import progress, say, show
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
+
+if TYPE_CHECKING:
+    from m3retriever.passages import Split
+    from m3retriever.types import Document
 
 BATCH = 256  # documents a step
 
@@ -20,12 +25,15 @@ def index(
     path: PathOption,
     model: ModelOption = None,
     collection: CollectionOption = None,
+    split: Annotated[bool, typer.Option("--split/--no-split", help="Cut longer texts into passages that overlap.")] = False,
+    size: Annotated[Optional[int], typer.Option(help="Tokens of a passage; default: as many as the model reads.")] = None,  # noqa: UP045
+    overlap: Annotated[Optional[int], typer.Option(help="Tokens that passages share at least; default: 32.")] = None,  # noqa: UP045
+    clean: Annotated[bool, typer.Option(help="Tidy Unicode, control characters and blanks of texts and titles.")] = False,
     skip_bad: Annotated[bool, typer.Option(help="Report and leave out lines that are no documents.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
     from m3retriever.ingest import Added
-    from m3retriever.io import read_documents
 
     bad: list[str] = []
 
@@ -33,29 +41,51 @@ def index(
         bad.append(str(error))
         say(f"skipped: {error}")
 
+    how = _split(split, size, overlap)
     for file in files:
         if not file.exists():
             raise InvalidArgumentError(f"no such file or folder: {file}")
     with open_index(path, model=model, collection=collection, create=True) as opened, progress("indexing") as advance:
         opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
-        total, batch, seen = Added(), [], set[str]()
-        for file in files:
-            for document in read_documents(file, on_bad=report if skip_bad else None):
-                if document.id in seen:
-                    raise InvalidDocumentError(
-                        f"{file}: the id {document.id!r} comes a second time in this run; ids must be unique"
-                    )
-                seen.add(document.id)
-                batch.append(document)
-                if len(batch) == BATCH:
-                    total, batch = total + opened.add(batch), []
-                    advance(BATCH)
-        total += opened.add(batch)
+        total, batch = Added(), []
+        for document in _documents(files, report if skip_bad else None, clean=clean):
+            batch.append(document)
+            if len(batch) == BATCH:
+                total, batch = total + opened.add(batch, split=how), []
+                advance(BATCH)
+        total += opened.add(batch, split=how)
         advance(len(batch))
         report_cut(opened)
         done = {"new": total.new, "replaced": total.replaced, "unchanged": total.unchanged, "skipped": len(bad)}
         summary = ", ".join(f"{count} {name}" for name, count in done.items() if count or name == "new")
-        show({**done, "documents": len(opened)}, f"{summary}; the index holds {len(opened)} documents", as_json=as_json)
+        held = f"{len(opened)} documents{' and passages' if split else ''}"
+        show({**done, "documents": len(opened)}, f"{summary}; the index holds {held}", as_json=as_json)
+
+
+def _split(split: bool, size: int | None, overlap: int | None) -> Split | bool:
+    from m3retriever.passages import Split
+
+    if not split and (size is not None or overlap is not None):
+        raise InvalidArgumentError("--size and --overlap go with --split")
+    return split and Split(size, overlap)
+
+
+def _documents(
+    files: Sequence[Path], on_bad: Callable[[InvalidDocumentError], None] | None, *, clean: bool
+) -> Iterator[Document]:
+    """The documents of all files, cleaned where that is wanted; an id that comes twice is an error."""
+    from m3retriever.cleaning import clean_document
+    from m3retriever.io import read_documents
+
+    seen = set[str]()
+    for file in files:
+        for document in read_documents(file, on_bad=on_bad):
+            if document.id in seen:
+                raise InvalidDocumentError(
+                    f"{file}: the id {document.id!r} comes a second time in this run; ids must be unique"
+                )
+            seen.add(document.id)
+            yield clean_document(document) if clean else document
 
 
 def info(path: PathOption, collection: CollectionOption = None, as_json: JsonOption = False) -> None:

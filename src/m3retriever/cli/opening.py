@@ -47,4 +47,8 @@ def report_cut(opened: M3Index) -> None:
     """Say once, at the end of long work, what a warning per batch would say many times."""
     if cut := getattr(opened.encoder, "truncated", 0):
         limit = opened.encoder.max_length  # type: ignore[attr-defined]  # whoever counts cuts has a limit
-        typer.echo(f"warning: {cut} texts are longer than {limit} tokens; only their beginning was indexed", err=True)
+        typer.echo(
+            f"warning: {cut} texts are longer than {limit} tokens; only their beginning was indexed: "
+            "--split cuts such texts into passages",
+            err=True,
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +21,12 @@ from m3retriever.cli.options import (
     WhereOption,
     search_settings,
 )
-from m3retriever.cli.terminal import print_json
+from m3retriever.cli.terminal import print_json, show
+
+if TYPE_CHECKING:
+    from m3retriever.passages import DocumentHit
+
+SNIPPET = 60  # characters of a passage
 
 
 def search(
@@ -35,6 +41,7 @@ def search(
     profile: ProfileOption = None,
     model: ModelOption = None,
     collection: CollectionOption = None,
+    by_document: Annotated[bool, typer.Option("--by-document", help="One hit a document, for its best passage.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search an index; every hit shows its score in every mode."""
@@ -42,6 +49,11 @@ def search(
 
     settings = search_settings(mode, weights, threshold, where=where, where_document=where_document)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
+        if by_document:
+            used = report.used_weights(mode, settings["weights"] or opened.profile.weights)
+            found = opened.search_documents(query, k, **settings)
+            show(_documents_json(query, mode, used, found), _documents_text(query, found), as_json=as_json)
+            return
         hits = opened.search(query, k, **settings)
         used = report.used_weights(mode, settings["weights"] or opened.profile.weights)
         if as_json:
@@ -75,3 +87,25 @@ def explain(
             print_json(report.explanation_json(explanation))
         else:
             report.print_explanation(explanation)
+
+
+def _documents_json(query: str, mode: str, weights: dict[str, float], found: Sequence[DocumentHit]) -> dict[str, Any]:
+    """As `search --json`, of the best passages; with the documents' ids and scores, and the place of the passage."""
+    from m3retriever import report
+
+    content = report.search_json(query, mode, weights, [document.best for document in found])
+    for hit, document in zip(content["hits"], found, strict=True):
+        hit["passage"] = {"id": hit["id"], "start": document.start, "end": document.end}
+        hit["id"], hit["score"] = document.id, document.score
+    return content
+
+
+def _documents_text(query: str, found: Sequence[DocumentHit]) -> str:
+    """A line a document: its place, score and id, then its best passage, the characters that it is, and its beginning."""
+    lines = []
+    for rank, hit in enumerate(found, start=1):
+        passage = hit.best.document
+        shown = " ".join(passage.text[: 4 * SNIPPET].split())[:SNIPPET]
+        line = f"{rank:>2}  {hit.score:.3f}  {hit.id}  {passage.id}, characters {hit.start} to {hit.end}: {shown}"
+        lines.append(" ".join(line.split("\n")))
+    return "\n".join(lines) or f"no document for {query!r}"
