@@ -5,11 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m3retriever.encoders.hashing import HashingEncoder
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.evaluation import evaluate_run
-from m3retriever.fusion import FUSIONS
-from m3retriever.tuning import FOLDS, MIN_QUERIES, SEED, Setting, SettingsTable, simplex, tune
-from m3retriever.types import MODES, ModeScores, Weights
+from m3retriever.evaluation import evaluate_run, run_of
+from m3retriever.fusion import FUSIONS, fuse
+from m3retriever.ranking import Ranking
+from m3retriever.stores.memory import MemoryStore
+from m3retriever.tuning import BASELINES, FOLDS, MIN_QUERIES, SEED, Setting, SettingsTable, simplex, tune
+from m3retriever.tuning.settings import best_of, entry_depths, shallower
+from m3retriever.types import MODES, Document, ModeScores, Profile, Weights
 
 
 def questions(count, informative, *, candidates=12, seed=0):
@@ -83,10 +87,34 @@ def test_two_modes_that_know_halves_are_better_together_than_each_alone():
         assert tuned.against[mode].p_value < 0.05
 
 
-def test_where_nothing_can_be_learned_the_held_out_value_says_so():
+def test_where_nothing_can_be_learned_the_held_out_value_says_so_and_the_default_stays():
     tuned = tune(*questions(80, {}), step=0.1, measure="RR")
-    assert tuned.fitted > np.mean(list(tuned.held_out.values()))  # what was fitted flatters
-    assert tuned.against["default"].p_value > 0.05
+    found = tuned.found["linear"]
+    assert found.fitted > np.mean(list(found.held_out.values()))  # what was fitted flatters
+    assert tuned.chosen == "default"
+    assert tuned.best == Setting(Weights())
+    assert tuned.against["default"].difference == 0
+
+
+def test_one_mode_alone_is_chosen_where_what_was_found_is_worse_on_held_out_questions():
+    tuned = tune(*questions(20, {"dense": 0.4}), step=0.5, measure="RR")
+    table = SettingsTable(*questions(20, {"dense": 0.4}), "RR")
+    alone = {mode: np.mean(list(table.by_query(setting).values())) for mode, setting in BASELINES.items()}
+    assert np.mean(list(tuned.held_out.values())) >= max(alone.values())
+    for name, one in tuned.against.items():
+        assert one.second == pytest.approx(np.mean(list(tuned.held_out.values()))), name
+
+
+def test_of_settings_that_are_hardly_worse_the_most_usual_is_preferred():
+    """Four questions; the first setting is best, by a hair over the default: half a standard error is 0.0025."""
+    settings = [Setting(Weights(1, 0, 0)), Setting(Weights()), Setting(Weights(), "rrf"), Setting(Weights(0, 1, 0))]
+    best = np.array([0.5, 0.6, 0.7, 0.8])
+    near = best - [0.01, -0.01, 0.005, -0.002]
+    values = np.array([best, near, near, best - 0.2])
+    assert best_of(settings, values) == Setting(Weights())
+    assert best_of(settings, np.array([best, best - 0.05, best - 0.05, best - 0.2])) == settings[0], "always worse is no noise"
+    assert best_of([settings[2], settings[0]], np.array([best, best])) == settings[0], "a plain sum before other fusions"
+    assert best_of(settings[:1], values[:1, :1]) == settings[0]
 
 
 def test_where_every_setting_is_as_good_the_default_stays():
@@ -141,3 +169,113 @@ def test_too_few_questions_and_folds_are_refused():
         tune(scores, qrels, fusions=["max"])
     with pytest.raises(InvalidArgumentError, match="a measure is"):
         tune(scores, qrels, measure="MAP")
+    with pytest.raises(InvalidArgumentError, match="fusion must be one of .* got none"):
+        tune(scores, qrels, fusions=[])
+    with pytest.raises(InvalidArgumentError, match="search must be grid or optuna; got 'random'"):
+        tune(scores, qrels, search="random")
+
+
+def test_parameters_of_a_fusion_are_passed_through_and_kept():
+    scores, qrels = questions(20, {"dense": 0.4})
+    unrelated = {"dense": {"scores": [0.0, 0.5, 1.0], "rates": [1.0, 0.1, 0.001]}}
+    options = {"fusions": ["null_cdf"], "step": 0.5, "measure": "RR"}
+    tuned = tune(scores, qrels, parameters={"null_cdf": {"unrelated": unrelated}}, **options)
+    best = tuned.found["linear"].setting
+    assert best.parameters == {"unrelated": unrelated}
+    for query, value in SettingsTable(scores, qrels, "RR").by_query(best).items():
+        held = scores[query]
+        fused = fuse(held, best.weights, "null_cdf", best.parameters)
+        [answer] = qrels[query]
+        assert value == 1 / (1 + (fused > fused[held.ids.index(answer)]).sum())
+    assert tune(scores, qrels, **options).found["linear"].setting.parameters == {}
+
+
+def test_a_setting_says_what_it_is_in_a_few_characters():
+    said = {
+        "0.4/0.2/0.4": Setting(Weights()),
+        "1/0/0 min_max depth 20": Setting(Weights(2, 0, 0), "min_max", depth=20),
+        "0.333/0.333/0.333 rrf constant 12": Setting(Weights(1, 1, 1), "rrf", {"constant": 12}),
+        "0.5/0/0.5 null_cdf": Setting(Weights(1, 0, 1), "null_cdf", {"unrelated": {"dense": {}}}),
+        "logistic": Setting(Weights(), "logistic", {"intercept": 1.0}),
+    }
+    assert [str(setting) for setting in said.values()] == list(said)
+    assert len({Setting(Weights(), "rrf", {"constant": constant}) for constant in (1, 1, 2)}) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(tables, min_size=1, max_size=4), st.data())
+def test_settings_together_have_the_values_each_has_alone(all_rows, data):
+    scores = {
+        str(number): ModeScores(tuple(f"d{row}" for row in range(len(rows))), np.array(rows), query="what is it")
+        for number, rows in enumerate(all_rows)
+    }
+    table = SettingsTable(scores, {query: {"d0": 1} for query in scores}, "RR")
+    one = st.builds(
+        lambda weights, rest, depth: Setting(Weights(*weights), *rest, depth),
+        st.sampled_from([(1, 1, 2), (1, 0, 0), (0, 1, 1)]),
+        st.sampled_from(
+            [("weighted_sum", {}), ("rrf", {}), ("rrf", {"constant": 3}), ("routed", {"kinds": {}}), ("min_max", {})]
+        ),
+        st.sampled_from([None, 1, 3]),
+    )
+    chosen = data.draw(st.lists(one, min_size=1, max_size=5))
+    on = np.array(data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores))))
+    together = table.values(chosen)
+    assert together.tolist() == [list(table.by_query(setting).values()) for setting in chosen]
+    assert table.values(chosen, on).tolist() == together[:, on].tolist()
+    for number, setting in enumerate(chosen):
+        cut = {query: shallower(held, setting.depth or 99) for query, held in scores.items()}
+        deep = Setting(setting.weights, setting.fusion, setting.parameters)
+        plain = SettingsTable(cut, {query: {"d0": 1} for query in scores}, "RR").by_query(deep)
+        assert together[number].tolist() == list(plain.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(tables, st.sampled_from(sorted(FUSIONS)), st.sampled_from([None, 2]), st.data())
+def test_passages_count_for_their_documents(rows, fusion, depth, data):
+    owners = tuple(data.draw(st.sampled_from(["x", "y", "z"])) for _ in rows)
+    held = ModeScores(tuple(f"p{row}" for row in range(len(rows))), np.array(rows), owners=owners)
+    cut = held if depth is None else shallower(held, depth)
+    run = run_of(cut, Ranking.of(Profile(weights=Weights(1, 0, 0), fusion=fusion), "hybrid", None, None))
+    expected = evaluate_run({"q": run}, {"q": {"y": 1, "p0": 2}}, ["nDCG@2"])["nDCG@2"]
+    setting = Setting(Weights(1, 0, 0), fusion, depth=depth)
+    assert SettingsTable({"q": held}, {"q": {"y": 1, "p0": 2}}, "nDCG@2").by_query(setting) == expected
+
+
+def test_the_constant_of_rank_fusion_decides_between_one_first_place_and_two_good_ones():
+    held = ModeScores(("a", "b", "c", "d"), np.array([(9, 1, 0), (8, 3, 0), (7, 4, 0), (6, 2, 0)]))
+    table = SettingsTable({"q": held}, {"q": {"b": 1}}, "RR")  # b has places 2 and 2; a 1 and 4, c 3 and 1
+    values = table.values([Setting(Weights(1, 1, 0), "rrf", {"constant": constant}) for constant in (0, 200)])
+    assert values.tolist() == [[1 / 3], [1 / 2]]
+
+
+def test_a_candidate_comes_in_by_its_better_rank_and_by_sparse_only_with_a_shared_token():
+    held = ModeScores(("a", "b", "c", "d"), np.array([(0.9, 0, 0), (0.8, 0.1, 0), (0.7, 0.3, 0), (0.6, 0, 9)]), query="q")
+    assert entry_depths(held).tolist() == [1, 2, 1, 4]
+    assert shallower(held, 1).ids == ("a", "c")
+    assert shallower(held, 3).ids == ("a", "b", "c")
+    assert shallower(held, 4).values.tolist() == held.values.tolist()
+    assert shallower(held, 1).query == "q"
+
+
+words = st.lists(st.sampled_from(["tax", "form", "dog", "cat", "hat", "red"]), min_size=1, max_size=5).map(" ".join)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(words, min_size=1, max_size=20), words, st.integers(1, 12))
+def test_shallower_scores_are_those_of_a_shallower_search(texts, query, depth):
+    encoder, store = HashingEncoder(), MemoryStore()
+    store.add([Document(f"{place:02}", text) for place, text in enumerate(texts)], encoder.encode_documents(texts))
+    vectors = encoder.encode_queries([query])
+    deep, wanted = (store.search(vectors, depth=each) for each in (20, depth))
+    found = shallower(deep, depth)
+    assert sorted(found.ids) == sorted(wanted.ids)
+    assert {id: found.of(row) for row, id in enumerate(found.ids)} == {id: wanted.of(row) for row, id in enumerate(wanted.ids)}
+
+
+def test_what_is_not_learned_is_chosen_without_learners_and_drawn_whatever_the_fusion():
+    tuned = tune(*questions(20, {"dense": 0.4, "colbert": 0.4}), step=0.5, fusions=["rrf"])
+    assert tuned.learned == {}
+    assert set(tuned.found) == {"linear", tuned.chosen}
+    assert tuned.found["linear"].setting.fusion == "rrf"
+    assert [weights for weights, _ in tuned.grid] == simplex(0.5)

@@ -7,8 +7,8 @@ a judged query that the run lacks counts 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -16,8 +16,9 @@ import numpy as np
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.io import GoldenQuestion
 from m3retriever.measures import measure_named, ranks_of, relevant_of
+from m3retriever.passages import parents_of
 from m3retriever.ranking import SEARCH_MODES, Ranking
-from m3retriever.types import ModeScores, Profile, Where
+from m3retriever.types import MODES, ModeScores, Profile, Where
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 Run: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -25,6 +26,7 @@ Run: TypeAlias = Mapping[str, Mapping[str, float]]
 DEFAULT_MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10")
 RESAMPLES = 2_000  # of the bootstrap: the ends of an interval then move by less than its own tenth
 PERMUTATIONS = 10_000  # of the randomisation test: the smallest p it can give is 0.0001
+BATCH = 32  # queries encoded together
 SEED = 0  # the same input gives the same interval and the same p
 
 
@@ -33,13 +35,16 @@ class Searches(Protocol):
 
     @property
     def profile(self) -> Profile: ...
-    def score(self, query: str) -> ModeScores: ...
+    def score_many(self, queries: Sequence[str], *, depth: int | None = None) -> list[ModeScores]: ...
+    def ids(self, where: Where | None = None) -> list[str]: ...
 
 
 class FindsDocuments(Protocol):
     """What `judged_by` needs of an M3Index."""
 
-    def ids(self, *, where_document: Where | None = None, among: Sequence[str] | None = None) -> list[str]: ...
+    def ids(
+        self, where: Where | None = None, *, where_document: Where | None = None, among: Sequence[str] | None = None
+    ) -> list[str]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,50 +89,92 @@ def evaluate(
     measures
         By name, such as nDCG@10.
     on_step
-        Called with 1 after each query.
+        Called with the number of queries scored, after each batch of them.
     """
-    judged = answerable(qrels)
-    if unknown := [query for query in judged if query not in queries]:
-        raise InvalidArgumentError(
-            f"every judged query needs its text; got none for {unknown[0]!r} ({len(unknown)} of {len(judged)} judged)"
-        )
     for name in measures:
         measure_named(name)
-    runs: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in SEARCH_MODES}
-    for query in judged:
-        scores = index.score(queries[query])
-        for mode in SEARCH_MODES:
-            runs[mode][query] = run_of(scores, Ranking.of(index.profile, mode, None, None))
-        on_step(1)
-    values = {mode: evaluate_run(run, judged, measures) for mode, run in runs.items()}
-    return Evaluation(tuple(judged), values, runs)
+    scores = score_all(index, queries, answerable(qrels), on_step=on_step)
+    return evaluate_scores(scores, qrels, measures, profile=index.profile)
+
+
+def score_all(
+    index: Searches,
+    queries: Mapping[str, str],
+    wanted: Collection[str] | None = None,
+    *,
+    depth: int | None = None,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> dict[str, ModeScores]:
+    """{query id: raw scores of its candidates}, of all queries or those wanted: what evaluating, tuning and calibrating
+    work on. A wanted query whose text is missing is refused. `depth` as in `M3Index.score`."""
+    wanted = queries if wanted is None else wanted
+    if unknown := [query for query in wanted if query not in queries]:
+        raise InvalidArgumentError(
+            f"every judged query needs its text; got none for {unknown[0]!r} ({len(unknown)} of {len(wanted)} judged)"
+        )
+    parents, scores, listed = parents_of(index), dict[str, ModeScores](), list(wanted)
+    for start in range(0, len(listed), BATCH):
+        batch = listed[start : start + BATCH]
+        found = index.score_many([queries[query] for query in batch], depth=depth)
+        scores |= {query: owned(one, parents) for query, one in zip(batch, found, strict=True)}
+        on_step(len(batch))
+    return scores
+
+
+def owned(scores: ModeScores, parents: Mapping[str, str]) -> ModeScores:
+    """The scores with the documents that the candidates are passages of, by {passage id: document id}."""
+    return replace(scores, owners=tuple(parents.get(id, id) for id in scores.ids)) if parents else scores
+
+
+def evaluate_scores(
+    scores: Mapping[str, ModeScores], qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES, *, profile: Profile
+) -> Evaluation:
+    """`evaluate`, on scores taken before."""
+    judged = answerable(qrels)
+    nothing = ModeScores((), np.empty((0, len(MODES)), np.float32))
+    rankings = {mode: Ranking.of(profile, mode, None, None) for mode in SEARCH_MODES}
+    runs: dict[str, Run] = {
+        mode: {query: run_of(scores.get(query, nothing), ranking) for query in judged} for mode, ranking in rankings.items()
+    }
+    return Evaluation(tuple(judged), {mode: evaluate_run(run, judged, measures) for mode, run in runs.items()}, runs)
 
 
 def judged_by(index: FindsDocuments, questions: Sequence[GoldenQuestion]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """Queries and qrels of golden questions, whose answers are ids or texts: every document that holds such a text.
 
-    InvalidArgumentError names a question with an answer that the index does not have.
+    A passage that is named, or holds such a text, stands for its document. InvalidArgumentError names a question
+    with an answer that the index does not have.
     """
+    parents = parents_of(index)
+    split = set(parents.values())
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     for question in questions:
         if question.id in queries:
             raise InvalidArgumentError(f"ids of questions must be unique; {question.id!r} comes more than once")
-        known = set(index.ids(among=question.relevant))
+        known = set(index.ids(among=question.relevant)) | (split & set(question.relevant))
         answers = set(known)
         for text in question.relevant:
             if text not in known and not (holding := index.ids(where_document={"$contains": text})):
                 raise InvalidArgumentError(f"question {question.id!r}: no document has the id or holds the text {text[:80]!r}")
             if text not in known:
                 answers.update(holding)
-        queries[question.id], qrels[question.id] = question.question, dict.fromkeys(sorted(answers), 1)
+        documents = sorted({parents.get(id, id) for id in answers})
+        queries[question.id], qrels[question.id] = question.question, dict.fromkeys(documents, 1)
     return queries, qrels
 
 
 def run_of(scores: ModeScores, ranking: Ranking) -> dict[str, float]:
-    """{document id: score}: one query's candidates under a ranking, without those that it would not return."""
+    """{document id: score}: one query's candidates under a ranking, without those that it would not return.
+
+    A document in passages has the score of its best one.
+    """
     fused = ranking.fuse(scores)
-    return {scores.ids[row]: float(fused[row]) for row in ranking.eligible(scores, fused, range(len(scores)))}
+    run: dict[str, float] = {}
+    for row in ranking.eligible(scores, fused, range(len(scores))):
+        id, score = scores.owners[row], float(fused[row])
+        run[id] = max(score, run.get(id, score))
+    return run
 
 
 def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -254,15 +254,32 @@ class M3Index(DocumentSearch, Documents):
         Ids that do not pass the filters are left out; UnknownDocumentError where one is not here. This is
         what tuning, calibration and the inspector work on: score once, then move weights for free.
         """
-        if depth is not None:
-            check_k(depth, "depth")
+        if ids is None:
+            return self.score_many([query], depth=depth, where=where, where_document=where_document)[0]
         where = one_filter(where, where_document)
         vectors = self._encode_queries([query])
-        if ids is not None:
-            self.store.get(wanted := listed_ids(ids))
-            passing = set(wanted if where is None else self.ids(where, among=wanted))
-            return replace(self.store.score(vectors, [id for id in wanted if id in passing]), query=query)
-        return replace(self.store.search(vectors, depth=depth or self.profile.depth, where=where), query=query)
+        self.store.get(wanted := listed_ids(ids))
+        passing = set(wanted if where is None else self.ids(where, among=wanted))
+        return replace(self.store.score(vectors, [id for id in wanted if id in passing]), query=query)
+
+    def score_many(
+        self,
+        queries: Sequence[str],
+        *,
+        depth: int | None = None,
+        where: Where | None = None,
+        where_document: Where | None = None,
+    ) -> list[ModeScores]:
+        """`score` of several queries' candidates; the queries are encoded together."""
+        if depth is not None:
+            check_k(depth, "depth")
+        where, deep = one_filter(where, where_document), depth or self.profile.depth
+        texts = _listed(queries)
+        vectors = self._encode_queries(texts)
+        return [
+            replace(self.store.search(row, depth=deep, where=where), query=text)
+            for text, row in zip(texts, vectors, strict=True)
+        ]
 
     def explain(
         self,
@@ -290,7 +307,7 @@ class M3Index(DocumentSearch, Documents):
         return explain(
             query,
             document,
-            own=self.store.score(vectors, [id]),
+            own=replace(self.store.score(vectors, [id]), query=query),
             candidates=candidates,
             ranking=ranking,
             k=k,
@@ -307,6 +324,7 @@ class M3Index(DocumentSearch, Documents):
     asearch_by_vector = in_thread(search_by_vector)
     asearch_diverse_by_vector = in_thread(search_diverse_by_vector)
     ascore = in_thread(score)
+    ascore_many = in_thread(score_many)
     aexplain = in_thread(explain)
 
     # -- steps -------------------------------------------------------------------------------------

@@ -65,9 +65,10 @@ class Ranking:
         """The parts whose sum is the score of the one candidate in `scores`."""
         if self.mode != "hybrid":
             return {self.mode: float(scores.column(self.mode)[0])}
-        if self.fusion != "weighted_sum":
+        if self.fusion not in ("weighted_sum", "routed"):
             return {}
-        return dict(zip(MODES, contributions(scores, self.weights)[0].tolist(), strict=True))
+        parts = contributions(scores, self.weights, self.fusion, self.parameters)
+        return dict(zip(MODES, parts[0].tolist(), strict=True))
 
     def judged(self, score: float, scores: Mapping[Mode, float]) -> tuple[float | None, float]:
         """The probability of being relevant, None without a calibration, and the relevance, of one candidate."""

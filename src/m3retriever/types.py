@@ -105,23 +105,26 @@ class ModeScores:
     values : (n, 3) float32, columns in the order of `MODES`; higher is better
     found_by : n frozensets, the modes whose own search brought the candidate in
     query : the text that was asked, where it is known; fusions whose weights depend on it read it
+    owners : n ids of the documents that the candidates are passages of; by default the candidates' own
     """
 
     ids: tuple[str, ...]
     values: FloatArray
     found_by: tuple[frozenset[Mode], ...] = ()
     query: str = ""
+    owners: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(self.ids))
+        object.__setattr__(self, "owners", tuple(self.owners) or self.ids)
         object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float32))
         found_by = tuple(self.found_by) or (frozenset[Mode](),) * len(self.ids)
         object.__setattr__(self, "found_by", found_by)
         want = (len(self.ids), len(MODES))
-        if self.values.shape != want or len(found_by) != len(self.ids):
+        if self.values.shape != want or not len(found_by) == len(self.owners) == len(self.ids):
             raise InvalidArgumentError(
-                f"{len(self.ids)} ids want values of shape {want} and as many found_by; "
-                f"got {self.values.shape} and {len(found_by)}"
+                f"{len(self.ids)} ids want values of shape {want}, and as many found_by and owners; "
+                f"got {self.values.shape}, {len(found_by)} and {len(self.owners)}"
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,5 @@
-"""From three scores per candidate to one. A fusion is a function and a line in `FUSIONS`.
+"""From three scores per candidate to one. A fusion is a function and a line in `FUSIONS`, or in `FITTED` where it
+means nothing without parameters that were fitted.
 
 It takes scores, weights and, by keyword, parameters of its own, which a profile keeps.
 """
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
+from m3retriever.fusion.learned import boosted, logistic
 from m3retriever.fusion.means import (
     min_max,
     null_cdf,
@@ -24,20 +26,25 @@ from m3retriever.fusion.means import (
     z_score,
 )
 from m3retriever.fusion.ordering import mode_ranks, order, top_k
+from m3retriever.fusion.routed import routed, routed_parts
 from m3retriever.types import FloatArray, ModeScores, Weights
 
 __all__ = [
+    "FITTED",
     "FUSIONS",
     "SUMMANDS",
     "Fusion",
     "Summands",
+    "boosted",
     "contributions",
     "fuse",
     "fusion_named",
+    "logistic",
     "min_max",
     "mode_ranks",
     "null_cdf",
     "order",
+    "routed",
     "rrf",
     "top_k",
     "weighted_sum",
@@ -55,6 +62,11 @@ FUSIONS: dict[str, Fusion] = {
     "min_max": min_max,
     "z_score": z_score,
     "null_cdf": null_cdf,
+}
+FITTED: dict[str, Fusion] = {  # on judged questions, by `tuning.learning`
+    "routed": routed,
+    "logistic": logistic,
+    "boosted": boosted,
 }
 SUMMANDS: dict[str, Summands] = {
     "weighted_sum": raw,
@@ -79,13 +91,16 @@ def fuse(
 def contributions(
     scores: ModeScores, weights: Weights, fusion: str = "weighted_sum", parameters: Mapping[str, Any] | None = None
 ) -> FloatArray:
-    """The three parts of which a fusion's score is the sum: (n, 3) float64."""
+    """The three parts of which a fusion's score is the sum: (n, 3) float64; for SUMMANDS and "routed"."""
+    if fusion == "routed":
+        return routed_parts(scores, weights, **(parameters or {}))
     parts: FloatArray = SUMMANDS[fusion](scores, **(parameters or {})) * np.array(tuple(weights.normalized()))
     return parts
 
 
 def fusion_named(name: str) -> Fusion:
     """The fusion of that name; InvalidArgumentError lists the names there are."""
-    if not isinstance(name, str) or name not in FUSIONS:
-        raise InvalidArgumentError(f"fusion must be one of {', '.join(FUSIONS)}; got {name!r}")
-    return FUSIONS[name]
+    known = FUSIONS | FITTED
+    if not isinstance(name, str) or name not in known:
+        raise InvalidArgumentError(f"fusion must be one of {', '.join(known)}; got {name!r}")
+    return known[name]

@@ -124,7 +124,7 @@ def _hybrid(index: M3Index, query: VectorStoreQuery, settings: dict[str, Any], *
     dense = index.search(text, query.similarity_top_k, mode="dense", where=where)
     sparse = index.search(text, query.sparse_top_k, mode="sparse", where=where)
     hits = {"dense": dense, "sparse": sparse}.get(settings["mode"], [*dense, *sparse])
-    return _ranked(hits, Ranking.of(index.profile, settings["mode"], settings["weights"], None), k)
+    return _ranked(text, hits, Ranking.of(index.profile, settings["mode"], settings["weights"], None), k)
 
 
 def _blend(alpha: float) -> dict[str, Any]:
@@ -137,13 +137,14 @@ def _blend(alpha: float) -> dict[str, Any]:
     return {"mode": "hybrid", "weights": weights}
 
 
-def _ranked(hits: list[Hit], ranking: Ranking, k: int) -> list[Hit]:
+def _ranked(query: str, hits: list[Hit], ranking: Ranking, k: int) -> list[Hit]:
     """Hits of several searches for one query as the k best of one, ties by id."""
     by_id = {hit.document.id: hit for hit in hits}
     if not by_id:
         return []
     found = list(by_id.values())
-    scores = ModeScores(tuple(by_id), np.array([[hit.scores[mode] for mode in MODES] for hit in found], np.float32))
+    values = np.array([[hit.scores[mode] for mode in MODES] for hit in found], np.float32)
+    scores = ModeScores(tuple(by_id), values, query=query)
     fused = ranking.fuse(scores)
     rows = ranking.eligible(scores, fused, top_k(scores, fused, k))
     return [replace(found[row], score=float(fused[row]), probability=None) for row in rows]

@@ -1,0 +1,231 @@
+"""Which weights suit these documents and these questions: found on some questions, judged on the others.
+
+Everything works on scores taken once (`M3Index.score`): trying a setting is a matrix product, so hundreds
+of them cost less than one search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from m3retriever.errors import InvalidArgumentError
+from m3retriever.evaluation import Comparison, Qrels, compare_values, mean
+from m3retriever.fusion import FUSIONS
+from m3retriever.tuning.learning import LEARNERS, route
+from m3retriever.tuning.searches import TRIALS, BayesianSearch, GridSearch, Search, grid_of
+from m3retriever.tuning.settings import STEP, Chosen, Grid, Setting, SettingsTable, simplex
+from m3retriever.types import MODES, ModeScores, Weights
+
+__all__ = ["BASELINES", "Found", "Setting", "SettingsTable", "Tuning", "simplex", "tune"]
+
+FOLDS = 5
+SEED = 0  # of the folds
+MIN_QUERIES = 10  # with fewer, what is held out says nothing
+SIGNIFICANT = 0.05  # what is learned replaces what is searched for only where chance would do as well this rarely
+LINEAR = "linear"  # the name of what the search finds
+BASELINES: dict[str, Setting] = {
+    "default": Setting(Weights()),
+    **{mode: Setting(Weights.of({mode: 1.0})) for mode in MODES},
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A setting, and what to expect of the way it was found.
+
+    Attributes
+    ----------
+    setting : found on all questions: the one to use
+    fitted : its mean over the questions it was found on, which flatters it
+    held_out : {question: value}, each under the setting found without it: what to expect
+    folds : the setting found in each fold; far apart they mean too few questions
+    """
+
+    setting: Setting
+    fitted: float
+    held_out: Mapping[str, float]
+    folds: tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tuning found.
+
+    Attributes
+    ----------
+    measure : what was maximised
+    found : under "linear" what the search found, under each learner's name what it learned, and the chosen
+    chosen : whose setting to use: "linear", the best learner that is significantly better on held-out values, or of
+        BASELINES one that is better than that; the held-out values flatter it a little, for they chose it
+    against : for each baseline, the chosen's held-out values compared with it
+    learned : for each learner, its held-out values compared with those of "linear"
+    grid : the mean of every weighted sum of the first grid over all questions, for a picture
+    """
+
+    measure: str
+    found: Mapping[str, Found]
+    chosen: str
+    against: Mapping[str, Comparison]
+    learned: Mapping[str, Comparison]
+    grid: tuple[tuple[Weights, float], ...]
+
+    @property
+    def best(self) -> Setting:
+        """The setting to use."""
+        return self.found[self.chosen].setting
+
+    @property
+    def fitted(self) -> float:
+        """Its mean over the questions it was found on."""
+        return self.found[self.chosen].fitted
+
+    @property
+    def held_out(self) -> Mapping[str, float]:
+        """{question: value} under settings found without the question."""
+        return self.found[self.chosen].held_out
+
+    @property
+    def folds(self) -> tuple[Setting, ...]:
+        """The setting of each fold."""
+        return self.found[self.chosen].folds
+
+
+def tune(
+    scores: Mapping[str, ModeScores],
+    qrels: Qrels,
+    *,
+    measure: str = "nDCG@10",
+    step: float = STEP,
+    fusions: Sequence[str] = tuple(FUSIONS),
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    baselines: Mapping[str, Setting] | None = None,
+    folds: int = FOLDS,
+    search: Literal["grid", "optuna"] = "grid",
+    trials: int = TRIALS,
+    learners: Sequence[str] = (),
+) -> Tuning:
+    """The setting that maximises the mean of a measure, and what to expect of it on other questions.
+
+    For each fold a setting is found on the other folds' questions; what it makes of the fold's own questions
+    is held out. Of settings that are nearly as good the most usual is taken (`settings.best_of`). Learners are
+    fitted and held out on the same folds. Where the default or one mode alone does better than what was found
+    does on held-out questions, it is chosen instead.
+
+    Parameters
+    ----------
+    scores
+        Raw scores of each question's candidates (`M3Index.score`); a judged question that is missing
+        counts 0 for every setting. What goes by the query's text reads `ModeScores.query`.
+    qrels
+        {question: {document: grade}}; questions without a relevant document are left out.
+    step
+        Of the first grid: it must divide 1.
+    fusions
+        Names in `fusion.FUSIONS`.
+    parameters
+        By fusion, what it takes beside weights, such as `unrelated` for "null_cdf".
+    baselines
+        By name, beside the default and each mode alone.
+    folds
+        At least 2, and no more than there are questions.
+    search
+        "grid", or "optuna" for a Bayesian search that also varies depth and the constant of "rrf".
+    trials
+        Of the Bayesian search, for each fold and for all questions.
+    learners
+        Names in `learning.LEARNERS`: fusions whose weights depend on the query.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Fewer than MIN_QUERIES answerable questions, or a parameter out of range.
+    MissingExtraError
+        `search="optuna"` without the extra.
+    """
+    table = SettingsTable(scores, qrels, measure)
+    _check(table, folds, fusions, learners)
+    sums = grid_of(table, "weighted_sum", step, {})
+    searching = _search(search, sums, fusions, step=step, trials=trials, parameters=parameters or {})
+    found = {LINEAR: _found(table, searching.best, folds)}
+    for name in learners:
+        found[name] = _found(table, _learner(name, sums), folds)
+    learned = {name: compare_values(found[LINEAR].held_out, found[name].held_out) for name in learners}
+    chosen = _chosen(learned)
+    usual = _better_baseline(table, found[chosen], folds)
+    if usual is not None:
+        chosen, found[usual[0]] = usual
+    against = {**BASELINES, **(baselines or {})}
+    return Tuning(
+        measure=measure,
+        found=found,
+        chosen=chosen,
+        against={name: compare_values(table.by_query(one), found[chosen].held_out) for name, one in against.items()},
+        learned=learned,
+        grid=tuple(zip([one.weights for one in sums.settings], sums.means(table.everything).tolist(), strict=True)),
+    )
+
+
+def _check(table: SettingsTable, folds: int, fusions: Sequence[str], learners: Sequence[str]) -> None:
+    count = len(table.queries)
+    if count < MIN_QUERIES:
+        raise InvalidArgumentError(f"tuning needs at least {MIN_QUERIES} questions with a relevant document; got {count}")
+    if not 2 <= folds <= count:
+        raise InvalidArgumentError(f"folds must be between 2 and the number of questions, {count}; got {folds}")
+    if not fusions or (unknown := set(fusions) - set(FUSIONS)):
+        got = sorted(unknown) if fusions else "none"
+        raise InvalidArgumentError(f"fusion must be one of {', '.join(FUSIONS)}; got {got}")
+    if unknown := set(learners) - set(LEARNERS):
+        raise InvalidArgumentError(f"learners are {', '.join(LEARNERS)}; got {sorted(unknown)}")
+
+
+def _search(
+    name: str, sums: Grid, fusions: Sequence[str], *, step: float, trials: int, parameters: Mapping[str, Mapping[str, Any]]
+) -> Search:
+    if name == "grid":
+        return GridSearch(sums, fusions, step=step, parameters=parameters)
+    if name == "optuna":
+        return BayesianSearch(sums.table, fusions, trials=trials, parameters=parameters)
+    raise InvalidArgumentError(f"search must be grid or optuna; got {name!r}")
+
+
+def _learner(name: str, sums: Grid) -> Callable[[Chosen], Setting]:
+    """What fits a learner on some questions. Its weights are the best weighted sum's, for what asks for weights."""
+
+    def learn(on: Chosen) -> Setting:
+        parameters = route(sums, on) if name == "routed" else LEARNERS[name](*sums.table.part(on))
+        return Setting(sums.best(on).weights, name, parameters)
+
+    return learn
+
+
+def _found(table: SettingsTable, find: Callable[[Chosen], Setting], folds: int) -> Found:
+    """What is found on all questions, and on each fold's others: a question has no say in what it is judged by."""
+    fold_of = np.random.default_rng(SEED).permutation(len(table.queries)) % folds
+    found, held_out = [], np.empty(len(fold_of))
+    for fold in range(folds):
+        own = fold_of == fold
+        found.append(find(~own))
+        held_out[own] = table.values([found[-1]], own)[0]
+    best = find(table.everything)
+    values = dict(zip(table.queries, held_out.tolist(), strict=True))
+    return Found(best, float(table.values([best]).mean()), values, tuple(found))
+
+
+def _better_baseline(table: SettingsTable, found: Found, folds: int) -> tuple[str, Found] | None:
+    """The best of BASELINES, by name, where it is better than what was found is on held-out questions."""
+    values = {name: table.by_query(setting) for name, setting in BASELINES.items()}
+    name = max(values, key=lambda one: mean(values[one]))
+    if mean(values[name]) <= mean(found.held_out):
+        return None
+    setting = BASELINES[name]
+    return name, Found(setting, mean(values[name]), values[name], (setting,) * folds)
+
+
+def _chosen(learned: Mapping[str, Comparison]) -> str:
+    """The learner of the highest held-out mean, of those significantly better than linear; else "linear"."""
+    better = [name for name, one in learned.items() if one.difference > 0 and one.p_value < SIGNIFICANT]
+    return max(better, key=lambda name: learned[name].second, default=LINEAR)
