@@ -1,0 +1,157 @@
+"""From an index and questions to a profile, in one call each: scored once, then tuned or calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from m3retriever.calibrating import Calibrated, Evidence, Wanted, calibrate, fitted_profile
+from m3retriever.calibrating.thresholds import Pairs
+from m3retriever.calibrating.unrelated import identical_pairs, questions_of, unrelated_pairs
+from m3retriever.evaluation import Qrels, answerable, mean, run_of, score_all
+from m3retriever.fusion import SUMMANDS
+from m3retriever.index import M3Index
+from m3retriever.profile import PRESETS
+from m3retriever.ranking import Ranking
+from m3retriever.rates import Rates
+from m3retriever.tuning import Setting, Tuning, tune
+from m3retriever.types import MODES, ModeScores, Profile
+
+Step: TypeAlias = Callable[[int], None]
+
+SPARE = 0.3  # of what a wanted recall lacks to 1: by so much more than wanted must be among the candidates
+
+
+def calibrate_index(
+    index: M3Index,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    wanted: Wanted | None = None,
+    *,
+    unanswerable: Sequence[str] = (),
+    on_step: Step = lambda done: None,
+) -> tuple[dict[str, Calibrated], Profile]:
+    """What the index's scores mean, and its profile with that in it; see `calibrating.calibrate`.
+
+    Parameters
+    ----------
+    queries, qrels
+        Judged questions; without any (both empty) only the rates of unrelated pairs are known.
+    wanted
+        What the thresholds are for. For a recall that the profile's depth cannot give, the depth is doubled
+        until it can, and the returned profile has that depth.
+    unanswerable
+        Texts of questions that no document answers.
+    on_step
+        Called with the number of questions scored after each batch, and with 1 after each mode.
+    """
+    profile = index.profile
+    scores = score_all(index, queries, qrels, on_step=on_step)
+    evidence = evidence_of(index, queries, qrels, scores, unanswerable=unanswerable, on_step=on_step)
+    while _too_shallow(evidence, profile, wanted) and profile.depth < len(index):
+        profile = replace(profile, depth=min(2 * profile.depth, len(index)))
+        evidence = replace(
+            evidence,
+            scores=score_all(index, queries, qrels, depth=profile.depth, on_step=on_step),
+            unanswerable=_scored(index, unanswerable, profile.depth, on_step),
+        )
+    calibrated = calibrate(evidence, profile, wanted, on_step=on_step)
+    on = {"questions": len(qrels), "unanswerable": len(unanswerable), "documents": len(index)}
+    fitted = fitted_profile(_bound(profile, index), calibrated, **on, **({} if wanted is None else {"wanted": str(wanted)}))
+    return calibrated, fitted
+
+
+def evidence_of(
+    index: M3Index,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    scores: Mapping[str, ModeScores],
+    *,
+    unanswerable: Sequence[str] = (),
+    on_step: Step = lambda done: None,
+) -> Evidence:
+    """What calibrating learns from: judged questions' scores, those of unanswerable ones, of unrelated pairs and of
+    nearly identical texts. Without questions the openings of documents stand in for them."""
+    given = queries or None
+    texts = questions_of(index, index.ids(), given)
+    return Evidence(
+        scores,
+        qrels,
+        _scored(index, unanswerable, index.profile.depth, on_step),
+        unrelated_pairs(index, given, qrels),
+        identical_pairs(index.encoder, list(texts.values())),
+    )
+
+
+def _scored(index: M3Index, texts: Sequence[str], depth: int, on_step: Step) -> list[ModeScores]:
+    named = {str(place): text for place, text in enumerate(texts)}
+    return list(score_all(index, named, depth=depth, on_step=on_step).values())
+
+
+def _too_shallow(evidence: Evidence, profile: Profile, wanted: Wanted | None) -> bool:
+    """Whether too few of the relevant documents are candidates for the recall that is wanted."""
+    if wanted is None or wanted.what != "recall" or not evidence.qrels:
+        return False
+    ranking = Ranking.of(profile, "hybrid", None, None)
+    run = {query: run_of(scores, ranking) for query, scores in evidence.scores.items()}
+    pairs = Pairs.of(run, evidence.qrels)
+    return pairs.measured(float("-inf")).recall < wanted.value + SPARE * (1 - wanted.value)
+
+
+def _bound(profile: Profile, index: M3Index) -> Profile:
+    """The profile, tied to the model whose scores it was fitted on."""
+    return replace(profile, model=index.encoder.name, precision=getattr(index.encoder, "precision", None))
+
+
+def tune_index(
+    index: M3Index,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    fusions: Sequence[str] = tuple(SUMMANDS),
+    on_step: Step = lambda done: None,
+    **settings: Any,
+) -> tuple[Tuning, Profile]:
+    """The weights and the fusion that suit judged questions, and the index's profile with them in it.
+
+    Every preset is a baseline, beside the default and each mode alone. `settings` are those of `tuning.tune`;
+    `on_step` is called with the number of questions scored, after each batch. What was calibrated for other
+    weights is left out of the profile: calibrate again.
+    """
+    scores = score_all(index, queries, answerable(qrels), on_step=on_step)
+    parameters = {"null_cdf": {"unrelated": _rates(unrelated_pairs(index, queries, qrels))}} if "null_cdf" in fusions else {}
+    presets = {name: Setting(weights) for name, weights in PRESETS.items()}
+    tuning = tune(scores, qrels, fusions=fusions, parameters=parameters, baselines=presets, **settings)
+    return tuning, tuned_profile(_bound(index.profile, index), tuning, documents=len(index))
+
+
+def tuned_profile(profile: Profile, tuning: Tuning, **on: Any) -> Profile:
+    """The profile with what tuning chose, and `on`, which says what it was tuned on."""
+    best = tuning.best
+    single = {mode: held for mode, held in (profile.calibration or {}).items() if mode != "hybrid"}
+    numbers = {
+        "measure": tuning.measure,
+        "questions": len(tuning.held_out),
+        "held_out": mean(tuning.held_out),
+        "chosen": tuning.chosen,
+        "against": {name: {"mean": one.first, "p": one.p_value} for name, one in tuning.against.items()},
+    }
+    return replace(
+        profile,
+        weights=best.weights,
+        fusion=best.fusion,
+        parameters=best.parameters,
+        depth=best.depth or profile.depth,
+        thresholds={mode: held for mode, held in profile.thresholds.items() if mode != "hybrid"},
+        calibration=single or None,
+        fitted={"tuning": {**on, **numbers}},
+    )
+
+
+def _rates(pairs: Sequence[ModeScores]) -> dict[str, dict[str, list[float]]]:
+    """Of unrelated pairs, by mode, as `null_cdf` takes them."""
+    by_mode = {mode: Rates.of(np.concatenate([one.column(mode) for one in pairs])) for mode in MODES}
+    return {mode: {"scores": list(one.scores), "rates": list(one.rates)} for mode, one in by_mode.items()}
