@@ -12,9 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from m3retriever.evaluation import Evaluation
+from m3retriever.calibrating import Calibrated
+from m3retriever.calibration import LEVELS
+from m3retriever.evaluation import Evaluation, mean
+from m3retriever.exactness import Exactness
 from m3retriever.explanation import Explanation
-from m3retriever.types import MODES, Hit, Weights
+from m3retriever.tuning import Tuning
+from m3retriever.types import MODES, Hit, Profile, Weights
 
 SNIPPET = 60  # characters of a text in a table
 PLAIN_WIDTH = 120  # columns where the output is no terminal
@@ -146,6 +150,74 @@ def print_quality(evaluation: Evaluation) -> None:
     for mode, measures in evaluation.values.items():
         table.add_row(*_cells(mode, *(f"{evaluation.mean(mode, name):.3f}" for name in measures)))
     console.print(table)
+
+
+def print_exactness(lost: Exactness) -> None:
+    """What the approximate search and the stored bits cost, in two lines."""
+    console = _console()
+    found = ", ".join(f"{mode} {share:.3f}" for mode, share in lost.found.items())
+    console.print(Text(f"\nof the {lost.k} best by scoring every document, over {lost.questions} questions, found: {found}"))
+    console.print(
+        Text(f"token vectors in 8 bits: {lost.kept:.3f} of them stay the best; scores move by {lost.difference:.5f} at most")
+    )
+
+
+def print_tuning(found: Tuning) -> None:
+    """What was found, what to expect of it, and how the usual settings do."""
+    console = _console()
+    expected = mean(found.held_out)
+    console.print(Text(f"\n{found.measure} over {len(found.held_out)} questions; held out: under settings found without them"))
+    table = _table("found", "setting", "held out", "on its own", "p against linear")
+    for name, one in found.found.items():
+        mark = f"{name} *" if name == found.chosen else name
+        numbers = _number(mean(one.held_out), 4), _number(one.fitted, 4)
+        learned = found.learned.get(name)
+        table.add_row(*_cells(mark, str(one.setting), *numbers, "" if learned is None else _number(learned.p_value, 4)))
+    console.print(table)
+    against = _table("against", "mean", "difference", "better", "worse", "p")
+    for name, two in found.against.items():
+        counts = str(two.wins), str(two.losses)
+        against.add_row(*_cells(name, _number(two.first, 4), f"{two.difference:+.4f}", *counts, _number(two.p_value, 4)))
+    console.print(Text(f"\nthe chosen one (*), {expected:.4f} on held-out questions, against"))
+    console.print(against)
+
+
+def print_calibration(found: Mapping[str, Calibrated], profile: Profile) -> None:
+    """A table of modes: the threshold, what it gives, and what to expect of it on other questions."""
+    console = _console()
+    wanted = profile.fitted["calibration"].get("wanted")
+    if wanted:
+        console.print(Text(f"\nthresholds for {wanted}; held out: what they gave on halves they were not fitted on"))
+        table = _table("mode", "threshold", "precision", "recall", "fpr", "held out", "brier", "cal. error")
+        for mode, one in found.items():
+            table.add_row(*_cells(mode, *_calibration_cells(one)))
+        console.print(table)
+    for mode, one in found.items():
+        if one.problem:
+            console.print(_line(f"{mode}: {one.problem}"))
+    levels = _table("mode", *LEVELS[1:])
+    for mode, one in found.items():
+        levels.add_row(*_cells(mode, *(_number(one.calibration.levels.get(name)) for name in LEVELS[1:])))
+    console.print(Text("\nfrom which score on a text is"))
+    console.print(levels)
+
+
+def _calibration_cells(one: Calibrated) -> list[str]:
+    measured = one.measured
+    held_out = "" if one.held_out is None else f"{one.held_out.mean:.3f} ±{one.held_out.deviation:.3f}"
+    return [
+        _number(one.threshold, 4),
+        _number(None if measured is None else measured.precision),
+        _number(None if measured is None else measured.recall),
+        _number(one.false_positives),
+        held_out,
+        _number(one.brier, 4),
+        _number(one.calibration_error, 4),
+    ]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _side_cell(hit: Hit) -> str:

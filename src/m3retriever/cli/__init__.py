@@ -12,8 +12,10 @@ import typer
 
 from m3retriever import __version__
 from m3retriever.cli.around import demo, doctor, inspect
+from m3retriever.cli.fitting import calibrate, tune
 from m3retriever.cli.indexing import index, info
 from m3retriever.cli.quality import compare, evaluate
+from m3retriever.cli.reporting import report
 from m3retriever.cli.searching import explain, search
 from m3retriever.cli.terminal import fail, show_warning
 from m3retriever.errors import M3RetrieverError
@@ -28,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (index, search, explain, evaluate, compare, info, doctor, inspect, demo):
+for command in (index, search, explain, evaluate, compare, tune, calibrate, report, info, doctor, inspect, demo):
     app.command()(command)
 
 

@@ -29,11 +29,17 @@ def index(
     size: Annotated[Optional[int], typer.Option(help="Tokens of a passage; default: as many as the model reads.")] = None,  # noqa: UP045
     overlap: Annotated[Optional[int], typer.Option(help="Tokens that passages share at least; default: 32.")] = None,  # noqa: UP045
     clean: Annotated[bool, typer.Option(help="Tidy Unicode, control characters and blanks of texts and titles.")] = False,
+    profile: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="TOML file or name of a preset that every search of this index uses from now on."),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option(help="Report and leave out lines that are no documents.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
+    from m3retriever.index import OWN_PROFILE
     from m3retriever.ingest import Added
+    from m3retriever.profile import save_profile
 
     bad: list[str] = []
 
@@ -45,7 +51,10 @@ def index(
     for file in files:
         if not file.exists():
             raise InvalidArgumentError(f"no such file or folder: {file}")
-    with open_index(path, model=model, collection=collection, create=True) as opened, progress("indexing") as advance:
+    how_opened = {"model": model, "collection": collection, "profile": profile}
+    with open_index(path, **how_opened, create=True) as opened, progress("indexing") as advance:
+        if profile is not None:
+            save_profile(opened.profile, path / OWN_PROFILE)
         opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
         total, batch = Added(), []
         for document in _documents(files, report if skip_bad else None, clean=clean):

@@ -30,6 +30,21 @@ WhereDocumentOption = Annotated[
 ThresholdOption = Annotated[
     str | None, typer.Option(help="Lowest score that counts: a number, profile, 'p>=0.7' or 'fpr<=0.01'.")
 ]
+QueriesOption = Annotated[Optional[Path], typer.Option(help="BEIR's queries.jsonl, or lines of id, tab, text.")]  # noqa: UP045
+QrelsOption = Annotated[Optional[Path], typer.Option(help="Judgements, BEIR's or TREC's.")]  # noqa: UP045
+GoldenOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Or one JSONL file of question and relevant ids or texts."),
+]
+UnanswerableOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Questions that no document answers, as --queries."),
+]
+ExactOption = Annotated[
+    bool,
+    typer.Option("--exact", help="Also measure what the fast search and 8-bit vectors cost."),
+]
+OutOption = Annotated[Optional[Path], typer.Option(help="Write the profile to this TOML file.")]  # noqa: UP045
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from m3retriever.cli.opening import open_index
-from m3retriever.cli.options import CollectionOption, JsonOption, ModelOption, ModeOption, PathOption, ProfileOption
+from m3retriever.cli.options import (
+    CollectionOption,
+    ExactOption,
+    GoldenOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    PathOption,
+    ProfileOption,
+    QrelsOption,
+    QueriesOption,
+)
 from m3retriever.cli.terminal import print_json, progress, show
 from m3retriever.errors import InvalidArgumentError
 
@@ -20,10 +31,11 @@ if TYPE_CHECKING:
 
 def evaluate(
     path: PathOption,
-    queries: Annotated[Optional[Path], typer.Option(help="BEIR's queries.jsonl, or lines of id, tab, text.")] = None,  # noqa: UP045
-    qrels: Annotated[Optional[Path], typer.Option(help="Judgements, BEIR's or TREC's.")] = None,  # noqa: UP045
-    golden: Annotated[Optional[Path], typer.Option(help="Or one JSONL file of question and relevant ids or texts.")] = None,  # noqa: UP045
+    queries: QueriesOption = None,
+    qrels: QrelsOption = None,
+    golden: GoldenOption = None,
     measures: Annotated[str, typer.Option(help="Names by comma.")] = "nDCG@10,R@10,R@100,RR@10",
+    exact: ExactOption = False,
     run_out: Annotated[Optional[Path], typer.Option(help="Write the run of --mode in TREC's form.")] = None,  # noqa: UP045
     mode: ModeOption = "hybrid",
     profile: ProfileOption = None,
@@ -32,21 +44,28 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure every mode and the hybrid on questions with known answers."""
+    from dataclasses import asdict
+
     from m3retriever import evaluation, report
+    from m3retriever.exactness import exactness
     from m3retriever.io import write_run
 
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
         with progress("evaluating", total=len(evaluation.answerable(judged))) as advance:
             found = evaluation.evaluate(opened, texts, judged, measures.split(","), on_step=advance)
+        with progress("comparing with exact scores"):
+            lost = exactness(opened, {query: texts[query] for query in found.queries}) if exact else None
     if run_out is not None:
         if mode not in found.runs:
             raise InvalidArgumentError(f"--mode must be one of {', '.join(found.runs)}; got {mode!r}")
         write_run(found.runs[mode], run_out)
     if as_json:
-        print_json(evaluation_json(found))
+        print_json({**evaluation_json(found), **({} if lost is None else {"exact": asdict(lost)})})
     else:
         report.print_quality(found)
+        if lost is not None:
+            report.print_exactness(lost)
 
 
 def compare(
