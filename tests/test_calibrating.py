@@ -18,6 +18,8 @@ from m3retriever.calibrating.thresholds import Pairs
 from m3retriever.calibrating.unrelated import identical_pairs, opening, questions_of, unrelated_pairs, without_one_word
 from m3retriever.calibration import LEVELS, calibration_of
 from m3retriever.fitting import calibrate_index
+from m3retriever.passages import Split, parents_of
+from m3retriever.profile import check_profile
 from m3retriever.types import MODES, ModeScores, Weights
 
 
@@ -80,15 +82,76 @@ def test_what_cannot_be_had_is_said_and_the_rest_is_fitted():
     assert found["dense"].problem is None
 
 
-def test_a_question_s_own_labels_have_no_say_in_what_is_held_out():
-    """Labels drawn at random: a threshold for precision that saw the other half too would look better than it is."""
+def test_what_is_held_out_is_worse_than_what_was_fitted_where_nothing_can_be_learned():
+    """Few questions, labels drawn at random: the best F on a half is chance, and chance does not come again."""
+    gaps = []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        scores, _ = world(16, seed=seed, candidates=6, gap=0)
+        qrels = {query: {id: int(random.random() < 0.4) for id in one.ids} for query, one in scores.items()}
+        found = calibrate(Evidence(scores, qrels), DENSE, Wanted("f", 0.3), modes=("dense",))["dense"]
+        gaps.append(found.measured.f(0.3) - found.held_out.mean)
+    assert np.mean(gaps) > 0.05
+
+
+def test_probabilities_are_held_out_by_question():
+    """Each question has a level of its own, on which all of its pairs are relevant or none: who has seen a question
+    knows its other pairs."""
     random = np.random.default_rng(0)
-    scores, _ = world(60, gap=0)
-    qrels = {query: {id: int(random.random() < 0.3) for id in one.ids} for query, one in scores.items()}
-    found = calibrate(Evidence(scores, qrels), DENSE, Wanted("precision", 0.45))["dense"]
-    assert found.measured is None or found.measured.precision >= 0.45
-    assert found.held_out is None or found.held_out.mean < 0.42
-    assert found.brier >= 0.2
+    scores, qrels = {}, {}
+    for number, level in enumerate(random.permutation(np.linspace(0, 1, 40))):
+        ids = tuple(f"d{number}-{row}" for row in range(10))
+        scores[f"q{number}"] = ModeScores(ids, np.full((10, 3), level) + random.normal(0, 1e-4, (10, 3)))
+        qrels[f"q{number}"] = dict.fromkeys(ids, int(random.random() < 0.5))
+    found = calibrate(Evidence(scores, qrels), DENSE, modes=("dense",))["dense"]
+    assert found.brier > 0.22, "no better than saying a half of everything"
+
+
+def test_a_promise_is_measured_as_it_was_made_question_by_question():
+    """Ninety questions with one relevant document each, which scores high, and ten with fifty, which score low."""
+    scores, qrels = {}, {}
+    for number in range(100):
+        many = number % 10 == 0
+        ids = tuple(f"d{number}-{row}" for row in range(50 if many else 1))
+        scores[f"q{number}"] = ModeScores(ids, np.full((len(ids), 3), 0.2 if many else 0.9))
+        qrels[f"q{number}"] = dict.fromkeys(ids, 1)
+    found = calibrate(Evidence(scores, qrels), DENSE, Wanted("recall", 0.75, 0.9), modes=("dense",))["dense"]
+    assert found.threshold == pytest.approx(0.9, abs=1e-6)
+    assert found.measured.mean_recall == pytest.approx(0.9)
+    assert found.measured.recall < 0.2
+    assert found.held_out.mean > 0.75
+
+
+def test_rates_of_unrelated_pairs_are_held_out_by_question():
+    """Each question shifts its pairs by its own amount: halves that share questions would agree too well."""
+    random = np.random.default_rng(0)
+    pairs = [
+        ModeScores(tuple(f"d{row}" for row in range(50)), random.normal(random.normal(0, 0.3), 0.05, (50, 3)))
+        for _ in range(20)
+    ]
+    found = calibrate(Evidence({}, {}, unrelated=pairs), DENSE, Wanted("fpr", 0.05), modes=("dense",))["dense"]
+    assert found.held_out.deviation > 0.03
+
+
+def test_what_was_not_wanted_leaves_thresholds_and_what_was_not_fitted_leaves_nothing():
+    profile = Profile(thresholds={"hybrid": 0.3}, calibration={"hybrid": {"scores": [0.1], "probabilities": [0.5]}})
+    kept = fitted_profile(profile, calibrate(Evidence(*world(20)), profile), None)
+    assert kept.thresholds == {"hybrid": 0.3}
+    by_rank = Profile(fusion="rrf")
+    bare = fitted_profile(by_rank, calibrate(Evidence({}, {}, unrelated=unanswerable(20)), by_rank), None)
+    assert "hybrid" not in bare.calibration
+    check_profile(bare, "any")
+
+
+def test_a_question_that_finds_nothing_is_no_false_positive():
+    nothing = ModeScores(("a",), np.zeros((1, 3), np.float32))
+    something = [ModeScores(("a",), np.full((1, 3), value)) for value in (0.2, 0.4, 0.6, 0.8)]
+    evidence = Evidence({}, {}, [nothing] * 6 + something, unanswerable(5))
+    found = calibrate(evidence, DENSE, Wanted("fpr", 0.2), modes=("sparse",))["sparse"]
+    assert found.threshold == pytest.approx(0.6)
+    assert found.false_positives == pytest.approx(0.2)
+    assert found.calibration.threshold("fpr<=0.2") == pytest.approx(0.6)
+    assert found.calibration.threshold("fpr<=0.5") == pytest.approx(0.2)
 
 
 def test_without_labels_the_rates_of_unrelated_pairs_are_known():
@@ -124,7 +187,7 @@ def test_the_profile_keeps_what_was_fitted(tmp_path):
     profile = Profile(weights=Weights(1, 0, 0), thresholds={"hybrid": 0.1}, fitted={"tuning": {"measure": "nDCG@10"}})
     evidence = Evidence(*world(60), unanswerable(60), unanswerable(50, seed=5))
     found = calibrate(evidence, profile, Wanted("fpr", 0.05), modes=("hybrid", "dense"))
-    fitted = fitted_profile(profile, found, questions=60)
+    fitted = fitted_profile(profile, found, Wanted("fpr", 0.05), questions=60)
     save_profile(fitted, tmp_path / "profile.toml")
     again = load_profile(tmp_path / "profile.toml")
     assert again.thresholds == {"hybrid": found["hybrid"].threshold, "dense": found["dense"].threshold}
@@ -142,9 +205,18 @@ def test_the_profile_keeps_what_was_fitted(tmp_path):
     ("call", "message"),
     [
         (lambda: calibrate(Evidence({}, {}), DENSE), "or unrelated pairs; got neither"),
-        (lambda: calibrate(Evidence(*world(MIN_QUESTIONS - 1)), DENSE), f"at least {MIN_QUESTIONS} judged questions; got"),
+        (
+            lambda: calibrate(Evidence(*world(MIN_QUESTIONS - 1)), DENSE),
+            f"at least {MIN_QUESTIONS} questions with a relevant document; got",
+        ),
         (lambda: Wanted("accuracy", 0.9), "for precision, recall, f or fpr; got 'accuracy'"),
         (lambda: Wanted("precision", 0.9, 0.95), "a confidence goes with recall"),
+        (lambda: Wanted("precision", 2.0), "precision must be above 0 and at most 1; got 2.0"),
+        (lambda: Wanted("recall", 0), "recall must be above 0"),
+        (lambda: Wanted("recall", 0.9, 1.0), "confidence must be between 0 and 1"),
+        (lambda: Wanted("f", float("inf")), "beta must be a number above 0"),
+        (lambda: Wanted("fpr", -0.1), "a false-positive rate is between 0 and 1"),
+        (lambda: Wanted("fpr", float("nan")), "a false-positive rate is between 0 and 1"),
     ],
 )
 def test_what_has_no_meaning_is_refused(call, message):
@@ -252,3 +324,25 @@ def test_a_recall_that_the_depth_cannot_give_makes_it_deeper(index):
     assert profile.depth in (16, 20), "twice as deep until the documents are among the candidates"
     _, same = calibrate_index(index, dict.fromkeys(far, "the"), far, Wanted("f", 1))
     assert same.depth == 1
+
+
+def test_where_no_depth_gives_the_recall_the_depth_stays_and_what_is_not_in_the_index_is_counted(index):
+    index.profile = Profile(depth=1)
+    far = {f"q{place}": {document.id: 1 for document in DOCUMENTS} | {"elsewhere": 1} for place in range(10)}
+    _, profile = calibrate_index(index, dict.fromkeys(far, "the"), far, Wanted("recall", 0.9))
+    assert profile.fitted["calibration"]["judged_but_not_in_the_index"] == 10
+    assert profile.depth in (16, 20)
+    found, profile = calibrate_index(index, dict.fromkeys(far, ""), far, Wanted("recall", 0.9, 0.999))
+    assert (found["hybrid"].threshold, profile.depth) == (None, 1) or profile.depth > 1
+
+
+def test_passages_of_a_relevant_document_are_not_unrelated():
+    index = M3Index(HashingEncoder(), MemoryStore())
+    long = Document("long", " ".join(f"word{place}" for place in range(300)))
+    index.add([long, *DOCUMENTS[:5]], split=Split(20, 4))
+    parts = set(parents_of(index))
+    assert len(parts) > 5
+    for pairs in (unrelated_pairs(index, {"q": "word1 word2"}, {"q": {"long": 1}}), unrelated_pairs(index)):
+        for one in pairs:
+            own = "word" in one.query
+            assert not own or not parts & set(one.ids)

@@ -1,13 +1,16 @@
-"""The pages about the frameworks are true: their code runs, in order, and shows each public class."""
+"""The pages are true: their code and commands run, in order, and they show each public class, preset and fusion."""
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from m3retriever import langchain, llama_index
+from m3retriever import FUSIONS, PRESETS, Weights, langchain, llama_index, load_profile
+from m3retriever.calibrating.reliability import FITS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {"langchain": langchain, "llama-index": llama_index}
@@ -34,3 +37,61 @@ def test_a_page_shows_every_public_class(name):
     public = {one for one in PAGES[name].__all__ if isinstance(getattr(PAGES[name], one), type)}
     missing = {one for one in public - GIVEN if not re.search(rf"\b{one}[(.]|, {one}\)", code(name))}
     assert not missing
+
+
+COLOURS, ANIMALS = ["red", "blue", "green", "grey"], ["fox", "whale", "crow"]
+NAMES = [f"{colour} {animal}" for colour in COLOURS for animal in ANIMALS]
+
+
+def commands(page, place):
+    """The commands of a page's block of that number, run with the model that needs no time."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = blocks[place].replace("--model mini", "--model hashing").splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run(command, folder):
+    program = str(Path(sys.executable).with_name(command[0]))
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, cwd=folder, timeout=300)
+    assert done.returncode == 0, (command, done.stderr)
+
+
+def test_the_way_from_index_to_profile_is_as_the_page_says(tmp_path):
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": name, "text": f"The {name} lives here and there."} for name in NAMES])
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": name, "text": f"where is the {name}"} for name in NAMES])
+    (tmp_path / "test.tsv").write_text("".join(f"{name}\t{name}\t1\n" for name in NAMES), encoding="utf-8")
+    given = commands(DOCS / "quality.md", 0)
+    assert [command[1] for command in given] == ["index", "evaluate", "tune", "calibrate", "search", "report"]
+    for command in given:
+        run(command, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert load_profile(tmp_path / "profile.toml").fitted.keys() == {"tuning", "calibration"}
+
+
+def test_the_readme_s_way_to_a_threshold_works(tmp_path):
+    (tmp_path / "docs").symlink_to(DOCS)
+    asked = ["design", "quality", "langchain", "llama-index"] * 3
+    write_jsonl(
+        tmp_path / "questions.jsonl", [{"question": f"what of {name}", "relevant": [f"docs/{name}.md"]} for name in asked]
+    )
+    run(["m3retriever", "index", "docs", "--path", "./index", "--model", "hashing"], tmp_path)
+    given = commands(DOCS.parent / "README.md", 2)
+    assert [command[1] for command in given] == ["evaluate", "tune", "calibrate", "search", "report"]
+    for command in given:
+        run(command, tmp_path)
+
+
+def test_every_preset_is_explained_with_its_weights():
+    page = (DOCS / "quality.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\S+) \| (\S+) \| (\S+) \| .{10,} \|$", page, re.M)
+    assert {name: Weights(*map(float, weights)) for name, *weights in rows} == PRESETS
+
+
+def test_every_fusion_and_way_to_fit_is_named():
+    page = (DOCS / "quality.md").read_text(encoding="utf-8")
+    for name in (*FUSIONS, "routed", "learned", "optuna", *FITS):
+        assert name in page, name

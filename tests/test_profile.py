@@ -44,6 +44,25 @@ def test_every_number_comes_back_to_the_last_bit(tmp_path_factory, weights, thre
     assert load_profile(path) == profile
 
 
+@pytest.mark.parametrize(
+    ("fusion", "parameters"),
+    [
+        ("rrf", {"constant": -1}),
+        ("rrf", {"constant": float("nan")}),
+        ("rrf", {"constants": 60}),
+        ("null_cdf", {"unrelated": {"densee": {"scores": [0.0], "rates": [1.0]}}}),
+        ("null_cdf", {"unrelated": {"dense": {"scores": ["0"], "rates": [1.0]}}}),
+        ("routed", {"kinds": "x"}),
+        ("logistic", {}),
+        ("boosted", {"trees": [1]}),
+        ("best", {}),
+    ],
+)
+def test_a_fusion_that_could_not_be_searched_by_is_refused_with_the_profile(fusion, parameters):
+    with pytest.raises(ProfileError):
+        check_profile(Profile(fusion=fusion, parameters=parameters), "any")
+
+
 def written(tmp_path, content: str | bytes):
     path = tmp_path / "profile.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -18,6 +18,7 @@ from m3retriever.calibrating.thresholds import (
     hoeffding_bentkus,
 )
 from m3retriever.errors import InvalidArgumentError
+from m3retriever.rates import Rates
 
 RUN = {"q1": {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.2}, "q2": {"e": 0.85, "f": 0.6, "g": 0.5, "h": 0.1}}
 QRELS = {"q1": {"a": 1, "b": 2, "d": 0}, "q2": {"e": 1, "g": 1, "never found": 1}}
@@ -84,10 +85,21 @@ def test_the_threshold_for_f_balances_both():
 
 def test_the_threshold_for_a_rate_lets_no_more_pass():
     sample = np.arange(10) / 10
-    assert for_rate(sample, 0.2) == pytest.approx(0.75)
+    assert for_rate(sample, 0.2) == 0.8
     assert for_rate(sample, 0) > 0.9
     assert for_rate(sample, 1) == 0
     assert for_rate(np.array([0.5, 0.5, 0.5, 0.1]), 0.5) > 0.5
+    assert for_rate(np.array([0.7, 0.2, -np.inf, -np.inf]), 0.5) == 0.2
+    with pytest.raises(InvalidArgumentError, match=r"10 scores tell rates down to 0.1; got 0.05"):
+        for_rate(sample, 0.05)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(grades, min_size=1, max_size=40), st.floats(0.05, 1))
+def test_a_rate_asked_of_a_sample_and_of_its_rates_is_the_same_score(sample, wanted):
+    rates = Rates.of(sample)
+    if rates.rates[-1] <= wanted:
+        assert for_rate(np.array(sample), wanted) == rates.score_at(wanted)
 
 
 @settings(max_examples=100, deadline=None)
@@ -111,6 +123,10 @@ def test_no_other_threshold_would_do_better(drawn, wanted):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(grades, min_size=1, max_size=40), st.floats(0, 1))
 def test_a_rate_is_kept_on_its_own_sample_and_nearly_used(sample, wanted):
+    if 0 < wanted < 1 / len(sample) - 1e-9:
+        with pytest.raises(InvalidArgumentError, match="tell rates down to"):
+            for_rate(np.array(sample), wanted)
+        return
     threshold = for_rate(np.array(sample), wanted)
     share = np.mean(np.array(sample) >= threshold)
     assert share <= wanted + 1e-9
@@ -122,6 +138,10 @@ def test_the_bound_is_that_of_the_binomial_where_losses_are_0_and_1():
     """Twenty questions, none lost: were the loss .2 or more, that would happen with probability .8 ** 20."""
     assert hoeffding_bentkus(0, 20, 0.2) == pytest.approx(0.8**20)
     assert hoeffding_bentkus(0.2, 20, 0.2) == 1
+    at_most = sum(math.comb(50, lost) * 0.4**lost * 0.6 ** (50 - lost) for lost in range(11))
+    assert hoeffding_bentkus(0.2, 50, 0.4) == pytest.approx(math.e * at_most)  # Hoeffding's alone would be .0103
+    assert math.e * at_most < 0.0103
+    assert hoeffding_bentkus(0.19, 50, 0.4) == pytest.approx(math.e * at_most), "9.5 lost of 50 count as 10"
     losses = [hoeffding_bentkus(loss, 50, 0.3) for loss in np.linspace(0, 0.4, 30)]
     assert losses == sorted(losses)
     assert hoeffding_bentkus(0.1, 200, 0.3) < hoeffding_bentkus(0.1, 20, 0.3)

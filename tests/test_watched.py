@@ -95,3 +95,23 @@ def test_a_file_written_within_the_clock_s_grain_is_noticed_by_its_place_on_disk
     save_profile(Profile(depth=6), path)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert watched.current().depth == 6
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "fusion = 'routed'\n[parameters]\nkinds = 'x'",
+        "fusion = 'rrf'\n[parameters]\nconstant = -1",
+        "deep = " + "[" * 10_000,
+        "[thresholds]\ndense = 1" + "0" * 400,
+        "[calibration.dense]\nscores = ['a']\nprobabilities = [0.5]",
+    ],
+    ids=lambda broken: broken[:30],
+)
+def test_no_slip_in_the_file_stops_a_search(tmp_path, broken):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add([Document("fox", "the red fox")])
+        (tmp_path / "profile.toml").write_text(broken, encoding="utf-8")
+        assert [len(index.search("red fox")), len(index.search("red fox"))] == [1, 1]
+    with pytest.raises(ProfileError):
+        M3Index.open(tmp_path)

@@ -12,12 +12,12 @@ import pandas as pd
 import streamlit as st
 
 from m3retriever import MODES, M3Index, Weights
-from m3retriever.fusion import fuse
 from m3retriever.inspector import analysis, charts, detail, markup, state
 from m3retriever.inspector.analysis import Row, Tick
 from m3retriever.inspector.i18n import Translate, translator
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS, open_index, raw_scores
 from m3retriever.inspector.source import Source
+from m3retriever.ranking import Ranking
 
 ROW_PIXELS = 34
 TABLE_PIXELS = 720  # 20 rows and the header
@@ -69,7 +69,7 @@ def _results(view: View, source: Source, weights: Weights) -> None:
     settings, profile = view.settings, view.index.profile
     scores = raw_scores(view.index, source, view.query, k=settings.k)
     state.remember(view.query)
-    fused = fuse(scores, weights, profile.fusion, profile.parameters)
+    fused = Ranking.of(profile, "hybrid", None if weights == profile.weights else weights, None).fuse(scores)
     documents = {document.id: document for document in view.index.get(analysis.top_ids(scores, fused, settings.k))}
     titles = {id: analysis.title_of(document) for id, document in documents.items()}
     rows = analysis.result_rows(scores, fused, titles, k=settings.k, threshold=settings.threshold)

@@ -29,12 +29,16 @@ _HOME = {
         "UnknownTextWarning",
     ],
     "types": ["MODES", "Document", "Encoder", "Hit", "M3Vectors", "Mode", "ModeScores", "Profile", "Store", "Token", "Weights"],
+    "calibration": ["Calibration"],
+    "cleaning": ["clean"],
     "explanation": ["Explanation", "SharedToken"],
     "index": ["M3Index"],
     "ingest": ["Added"],
+    "passages": ["DocumentHit", "Split"],
     "profile": ["PRESETS", "load_profile", "save_profile"],
     "reranking": ["Reranked", "rerank"],
     "fusion": ["FUSIONS"],
+    "watched": ["WatchedProfile"],
     "encoders": ["load_encoder"],
     "encoders.bge_m3": ["BGEM3Encoder"],
     "encoders.hashing": ["HashingEncoder"],
@@ -47,6 +51,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted([*_MODULE_OF, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from m3retriever.calibration import Calibration as Calibration
+    from m3retriever.cleaning import clean as clean
     from m3retriever.encoders import load_encoder as load_encoder
     from m3retriever.encoders.bge_m3 import BGEM3Encoder as BGEM3Encoder
     from m3retriever.encoders.hashing import HashingEncoder as HashingEncoder
@@ -71,6 +77,8 @@ if TYPE_CHECKING:
     from m3retriever.fusion import FUSIONS as FUSIONS
     from m3retriever.index import M3Index as M3Index
     from m3retriever.ingest import Added as Added
+    from m3retriever.passages import DocumentHit as DocumentHit
+    from m3retriever.passages import Split as Split
     from m3retriever.profile import PRESETS as PRESETS
     from m3retriever.profile import load_profile as load_profile
     from m3retriever.profile import save_profile as save_profile
@@ -89,6 +97,7 @@ if TYPE_CHECKING:
     from m3retriever.types import Store as Store
     from m3retriever.types import Token as Token
     from m3retriever.types import Weights as Weights
+    from m3retriever.watched import WatchedProfile as WatchedProfile
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from m3retriever.errors import ProfileError
-from m3retriever.rates import Rates, finite_numbers
+from m3retriever.rates import Rates, finite_numbers, shown
 from m3retriever.types import Profile
 
 LEVELS = ("unrelated", "weak", "related", "nearly identical")
@@ -46,6 +46,8 @@ class Calibration:
         scores, probabilities = finite_numbers(self.scores), finite_numbers(self.probabilities)
         if len(scores) != len(probabilities):
             raise ProfileError(f"a calibration has as many probabilities as scores; got {len(probabilities)} and {len(scores)}")
+        object.__setattr__(self, "scores", tuple(scores.tolist()))
+        object.__setattr__(self, "probabilities", tuple(probabilities.tolist()))
         if (np.diff(scores) <= 0).any() or (np.diff(probabilities) < 0).any():
             raise ProfileError("a calibration's scores ascend, and its probabilities never fall")
         if len(scores) and (probabilities[0] < 0 or probabilities[-1] > 1):
@@ -115,13 +117,13 @@ def calibration_of(profile: Profile, mode: str) -> Calibration | None:
         if unknown := set(held) - KEYS:
             raise ProfileError(f"calibration.{mode} holds {', '.join(sorted(KEYS))}; got {sorted(unknown)}")
         unrelated, unanswerable = (_rates(held.get(name)) for name in ("unrelated", "unanswerable"))
-        bare = "scores" not in held and (unrelated or unanswerable)
+        bare = "scores" not in held and (unrelated or unanswerable or held.get("levels"))
         curve = ((), ()) if bare else (tuple(held["scores"]), tuple(held["probabilities"]))
         if not bare and not curve[0]:
             raise ProfileError(f"calibration.{mode} holds at least one score with its probability; got none")
         return Calibration(*curve, unrelated, unanswerable, held.get("levels", {}))
-    except (KeyError, TypeError) as error:
-        raise ProfileError(f"calibration.{mode} holds scores and probabilities, lists of numbers; got {held!r}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProfileError(f"calibration.{mode} holds scores and probabilities, lists of numbers; got {shown(held)}") from error
 
 
 def _rates(held: Mapping[str, Any] | None) -> Rates | None:

@@ -93,8 +93,20 @@ def evaluate(
     """
     for name in measures:
         measure_named(name)
-    scores = score_all(index, queries, answerable(qrels), on_step=on_step)
-    return evaluate_scores(scores, qrels, measures, profile=index.profile)
+    judged = by_owner(qrels, parents_of(index))
+    scores = score_all(index, queries, answerable(judged), on_step=on_step)
+    return evaluate_scores(scores, judged, measures, profile=index.profile)
+
+
+def by_owner(qrels: Qrels, parents: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """The judgements with documents for their passages, by {passage id: document id}; of several the highest grade."""
+    judged: dict[str, dict[str, int]] = {}
+    for query, grades in qrels.items():
+        own = judged.setdefault(query, {})
+        for id, grade in grades.items():
+            owner = parents.get(id, id)
+            own[owner] = max(grade, own.get(owner, grade))
+    return judged
 
 
 def score_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -11,9 +12,10 @@ import numpy as np
 from m3retriever.calibrating import Calibrated, Evidence, Wanted, calibrate, fitted_profile
 from m3retriever.calibrating.thresholds import Pairs
 from m3retriever.calibrating.unrelated import identical_pairs, questions_of, unrelated_pairs
-from m3retriever.evaluation import Qrels, answerable, mean, run_of, score_all
+from m3retriever.evaluation import Qrels, answerable, by_owner, mean, run_of, score_all
 from m3retriever.fusion import SUMMANDS
 from m3retriever.index import M3Index
+from m3retriever.passages import parents_of
 from m3retriever.profile import PRESETS
 from m3retriever.ranking import Ranking
 from m3retriever.rates import Rates
@@ -39,29 +41,58 @@ def calibrate_index(
     Parameters
     ----------
     queries, qrels
-        Judged questions; without any (both empty) only the rates of unrelated pairs are known.
+        Judged questions; without any (both empty) only the rates of unrelated pairs are known. Judged documents
+        that the index does not hold are left out, and counted in the profile's `fitted`.
     wanted
         What the thresholds are for. For a recall that the profile's depth cannot give, the depth is doubled
-        until it can, and the returned profile has that depth.
+        until it can, and the returned profile has that depth; where no depth can, it stays.
     unanswerable
         Texts of questions that no document answers.
     on_step
         Called with the number of questions scored after each batch, and with 1 after each mode.
     """
-    profile = index.profile
-    scores = score_all(index, queries, qrels, on_step=on_step)
-    evidence = evidence_of(index, queries, qrels, scores, unanswerable=unanswerable, on_step=on_step)
-    while _too_shallow(evidence, profile, wanted) and profile.depth < len(index):
-        profile = replace(profile, depth=min(2 * profile.depth, len(index)))
-        evidence = replace(
-            evidence,
-            scores=score_all(index, queries, qrels, depth=profile.depth, on_step=on_step),
-            unanswerable=_scored(index, unanswerable, profile.depth, on_step),
-        )
+    profile, judged = index.profile, held_judgements(index, qrels)
+    scores = score_all(index, queries, judged, on_step=on_step)
+    evidence = evidence_of(index, queries, judged, scores, unanswerable=unanswerable, on_step=on_step)
+    profile, evidence = _deep_enough(index, queries, unanswerable, evidence, profile, wanted, on_step)
     calibrated = calibrate(evidence, profile, wanted, on_step=on_step)
-    on = {"questions": len(qrels), "unanswerable": len(unanswerable), "documents": len(index)}
-    fitted = fitted_profile(_bound(profile, index), calibrated, **on, **({} if wanted is None else {"wanted": str(wanted)}))
-    return calibrated, fitted
+    on = {"questions": len(judged), "unanswerable": len(unanswerable), "documents": len(index)}
+    if lost := sum(map(len, qrels.values())) - sum(map(len, judged.values())):
+        on["judged_but_not_in_the_index"] = lost
+    return calibrated, fitted_profile(_bound(profile, index), calibrated, wanted, **on)
+
+
+def held_judgements(index: M3Index, qrels: Qrels) -> dict[str, dict[str, int]]:
+    """The judgements of documents that the index holds, whole or in passages; a judged passage stands for its document.
+
+    Every question stays, be it with nothing relevant.
+    """
+    parents = parents_of(index)
+    known = {*index.ids(), *parents.values()}
+    owned = by_owner(qrels, parents)
+    return {query: {id: grade for id, grade in judged.items() if id in known} for query, judged in owned.items()}
+
+
+def _deep_enough(
+    index: M3Index,
+    queries: Mapping[str, str],
+    unanswerable: Sequence[str],
+    evidence: Evidence,
+    profile: Profile,
+    wanted: Wanted | None,
+    on_step: Step,
+) -> tuple[Profile, Evidence]:
+    """The profile and the evidence at a depth that gives the recall wanted; as they are where none does, or none is."""
+    deeper, found = profile, evidence
+    while (lack := _lack(found, deeper, wanted)) > 0 and deeper.depth < len(index):
+        deeper = replace(deeper, depth=min(2 * deeper.depth, len(index)))
+        found = replace(
+            found,
+            scores=score_all(index, queries, found.qrels, depth=deeper.depth, on_step=on_step),
+            unanswerable=_scored(index, unanswerable, deeper.depth, on_step),
+        )
+    hopeless = wanted is not None and lack > SPARE * (1 - wanted.value)
+    return (profile, evidence) if hopeless else (deeper, found)
 
 
 def evidence_of(
@@ -91,14 +122,15 @@ def _scored(index: M3Index, texts: Sequence[str], depth: int, on_step: Step) -> 
     return list(score_all(index, named, depth=depth, on_step=on_step).values())
 
 
-def _too_shallow(evidence: Evidence, profile: Profile, wanted: Wanted | None) -> bool:
-    """Whether too few of the relevant documents are candidates for the recall that is wanted."""
+def _lack(evidence: Evidence, profile: Profile, wanted: Wanted | None) -> float:
+    """How much recall the candidates lack for the one that is wanted, with something to spare."""
     if wanted is None or wanted.what != "recall" or not evidence.qrels:
-        return False
+        return 0.0
     ranking = Ranking.of(profile, "hybrid", None, None)
     run = {query: run_of(scores, ranking) for query, scores in evidence.scores.items()}
-    pairs = Pairs.of(run, evidence.qrels)
-    return pairs.measured(float("-inf")).recall < wanted.value + SPARE * (1 - wanted.value)
+    measured = Pairs.of(run, evidence.qrels).measured(-math.inf)
+    reached = measured.recall if wanted.confidence is None else measured.mean_recall
+    return wanted.value + SPARE * (1 - wanted.value) - reached
 
 
 def _bound(profile: Profile, index: M3Index) -> Profile:
@@ -121,10 +153,11 @@ def tune_index(
     `on_step` is called with the number of questions scored, after each batch. What was calibrated for other
     weights is left out of the profile: calibrate again.
     """
-    scores = score_all(index, queries, answerable(qrels), on_step=on_step)
-    parameters = {"null_cdf": {"unrelated": _rates(unrelated_pairs(index, queries, qrels))}} if "null_cdf" in fusions else {}
+    judged = held_judgements(index, qrels)
+    scores = score_all(index, queries, answerable(judged), on_step=on_step)
+    parameters = {"null_cdf": {"unrelated": _rates(unrelated_pairs(index, queries, judged))}} if "null_cdf" in fusions else {}
     presets = {name: Setting(weights) for name, weights in PRESETS.items()}
-    tuning = tune(scores, qrels, fusions=fusions, parameters=parameters, baselines=presets, **settings)
+    tuning = tune(scores, judged, fusions=fusions, parameters=parameters, baselines=presets, **settings)
     return tuning, tuned_profile(_bound(index.profile, index), tuning, documents=len(index))
 
 
@@ -132,6 +165,7 @@ def tuned_profile(profile: Profile, tuning: Tuning, **on: Any) -> Profile:
     """The profile with what tuning chose, and `on`, which says what it was tuned on."""
     best = tuning.best
     single = {mode: held for mode, held in (profile.calibration or {}).items() if mode != "hybrid"}
+    calibrated = {name: held for name, held in profile.fitted.get("calibration", {}).items() if name != "hybrid"}
     numbers = {
         "measure": tuning.measure,
         "questions": len(tuning.held_out),
@@ -147,7 +181,7 @@ def tuned_profile(profile: Profile, tuning: Tuning, **on: Any) -> Profile:
         depth=best.depth or profile.depth,
         thresholds={mode: held for mode, held in profile.thresholds.items() if mode != "hybrid"},
         calibration=single or None,
-        fitted={"tuning": {**on, **numbers}},
+        fitted={"tuning": {**on, **numbers}, **({"calibration": calibrated} if single else {})},
     )
 
 

@@ -256,6 +256,8 @@ class M3Index(DocumentSearch, Documents):
         """
         if ids is None:
             return self.score_many([query], depth=depth, where=where, where_document=where_document)[0]
+        if depth is not None:
+            raise InvalidArgumentError("depth is for candidates: give ids or depth, not both")
         where = one_filter(where, where_document)
         vectors = self._encode_queries([query])
         self.store.get(wanted := listed_ids(ids))
@@ -402,8 +404,9 @@ def _listed(queries: Sequence[str]) -> list[str]:
 
 def _profile_of(given: Profile | str | Path | None, folder: Path, encoder: Encoder) -> Profile | WatchedProfile:
     """A Profile or a preset as it is; of a file one that is read again when the file changes."""
-    if isinstance(given, Profile) or (given is not None and not Path(given).is_file()):
-        return as_profile(given)
+    named = given is not None and not (isinstance(given, str | Path) and Path(given).is_file())
+    if isinstance(given, Profile) or named:
+        return as_profile(given)  # type: ignore[arg-type]  # which refuses what is none
 
     def check(profile: Profile) -> None:
         check_profile(profile, *_of(encoder))

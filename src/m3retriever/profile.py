@@ -47,11 +47,11 @@ def load_profile(path: str | Path) -> Profile:
         raise ProfileError(f"cannot read the profile {path}: {error.strerror}") from error
     except ProfileError:
         raise
-    except ValueError as error:  # no TOML, no UTF-8, or a name that no file can have
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, too deep, or a name that no file can have
         raise ProfileError(f"{path} is not a TOML profile: {error}") from error
     try:
         return _from_mapping(content)
-    except (InvalidArgumentError, TypeError, ValueError) as error:
+    except (InvalidArgumentError, TypeError, ValueError, OverflowError) as error:
         raise ProfileError(f"{path}: {error}") from error
 
 
@@ -68,7 +68,7 @@ def as_profile(given: Profile | str | Path) -> Profile:
 
 def check_profile(profile: Profile, model: str, precision: str | None = None) -> None:
     """Refuse a profile that cannot be used, or was fitted on another model or another precision of it."""
-    fuse(ModeScores((), np.empty((0, len(MODES)))), profile.weights, profile.fusion, profile.parameters)
+    _check_fusion(profile)
     for mode in profile.calibration or {}:
         calibration_of(profile, mode)
     if profile.model not in (None, model):
@@ -77,6 +77,22 @@ def check_profile(profile: Profile, model: str, precision: str | None = None) ->
         raise ProfileError(
             f"the profile was fitted on {profile.model!r} in {profile.precision}, not in {precision}: scores differ; "
             "fit it again, or load the model in that precision"
+        )
+
+
+def _check_fusion(profile: Profile) -> None:
+    """Run the fusion on candidates made up for it: what it cannot fuse here it could not in a search."""
+    tried = ModeScores(("a", "b"), np.array([[0.5, 0.1, 0.6], [0.4, 0.0, 0.5]], np.float32), query="a trial")
+    try:
+        with np.errstate(all="ignore"):
+            fused = fuse(tried, profile.weights, profile.fusion, profile.parameters)
+    except ProfileError:
+        raise
+    except InvalidArgumentError as error:
+        raise ProfileError(str(error)) from error
+    if fused.shape != (len(tried),) or not np.isfinite(fused).all():
+        raise ProfileError(
+            f"the parameters of the fusion {profile.fusion!r} give no finite scores; got {dict(profile.parameters)}"
         )
 
 

@@ -45,7 +45,7 @@ class Ranking:
             mode,
             profile.weights if weights is None else Weights.of(weights),
             profile.fusion if own else "weighted_sum",
-            _threshold(profile, mode, threshold, weighted=weights is not None),
+            _threshold(profile, mode, threshold, weighted=weights is not None, own=own),
             calibration_of(profile, mode) if weights is None else None,  # fitted with the profile's weights
             profile.parameters if own else {},
         )
@@ -89,12 +89,12 @@ class Ranking:
         return min(max(float(value), 0.0), 1.0)
 
 
-def _threshold(profile: Profile, mode: SearchMode, threshold: float | str | None, *, weighted: bool) -> float | None:
+def _threshold(profile: Profile, mode: SearchMode, threshold: float | str | None, *, weighted: bool, own: bool) -> float | None:
     """The lowest score that counts: a number as given, or what the profile knows."""
     if threshold is None:
         return None
     if isinstance(threshold, str):
-        if threshold == "profile":
+        if threshold == "profile" and own:
             return profile.thresholds.get(mode)
         if weighted:
             raise ProfileError(f"threshold {threshold!r} goes with the profile's weights; got others for this call")

@@ -12,6 +12,7 @@ from m3retriever.errors import ProfileError
 from m3retriever.vectors import FloatArray
 
 POINTS = 120  # kept of a larger sample: half of them for the rarest tenth, which thresholds are about
+SHOWN = 100  # characters of a wrong value in an error
 TAIL = 10.0  # the tail beyond the sample falls as over its rarest factor of ten
 
 
@@ -22,7 +23,7 @@ class Rates:
     Attributes
     ----------
     scores : strictly ascending, the lowest of the sample first
-    rates : as many, falling from 1, each in (0, 1]
+    rates : as many, falling from at most 1, each in (0, 1]
     """
 
     scores: tuple[float, ...]
@@ -40,12 +41,15 @@ class Rates:
         object.__setattr__(self, "rates", tuple(rates.tolist()))
 
     @classmethod
-    def of(cls, sample: Sequence[float] | FloatArray) -> Rates:
-        """The rates of a sample, at every score of a small one: `Rates.of([1, 2, 2, 3])` falls 1, 0.75, 0.25."""
+    def of(cls, sample: Sequence[float] | FloatArray, *, total: int | None = None) -> Rates:
+        """The rates of a sample, at every score of a small one: `Rates.of([1, 2, 2, 3])` falls 1, 0.75, 0.25.
+
+        `total` counts those that have no score, and reach none, as well.
+        """
         values, first = np.unique(np.sort(finite_numbers(sample)), return_index=True)
         if not len(values):
             raise ProfileError("rates need at least one score; got none")
-        rates = (len(sample) - first) / len(sample)
+        rates = (len(sample) - first) / (total or len(sample))
         if len(values) > POINTS:
             rarest = max(rates[-1], 1e-9)
             wanted = np.concatenate([np.linspace(1, 0.1, POINTS // 2), np.geomspace(0.1, rarest, POINTS // 2)])
@@ -91,9 +95,16 @@ class Rates:
 def finite_numbers(values: Sequence[float] | FloatArray) -> FloatArray:
     """(n,) float64; ProfileError where they are not finite numbers."""
     try:
-        numbers: FloatArray = np.array(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ProfileError(f"a calibration is made of numbers; got {values!r}") from error
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise ProfileError(f"a calibration is made of finite numbers; got {values!r}")
+        given = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise ProfileError(f"a calibration is made of numbers; got {shown(values)}") from error
+    if given.ndim != 1 or (given.dtype.kind not in "iuf" and given.size) or not np.isfinite(given.astype(np.float64)).all():
+        raise ProfileError(f"a calibration is made of finite numbers; got {shown(values)}")
+    numbers: FloatArray = given.astype(np.float64)
     return numbers
+
+
+def shown(values: object) -> str:
+    """The beginning of a value for an error message."""
+    text = repr(values)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

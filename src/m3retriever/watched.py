@@ -49,10 +49,9 @@ class WatchedProfile:
         if _stamp(self._path) == self._stamp:
             return self._profile
         with self._lock:
-            stamp = _stamp(self._path)
-            if stamp is not None and stamp != self._stamp:
+            before, self._stamp = self._stamp, _stamp(self._path)
+            if self._stamp is not None and self._stamp != before:
                 self._reread()
-            self._stamp = stamp
         return self._profile
 
     def _reread(self) -> None:

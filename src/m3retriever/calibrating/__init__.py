@@ -17,19 +17,25 @@ from m3retriever.calibrating.reliability import FITS, Bin, brier, expected_calib
 from m3retriever.calibrating.thresholds import Measured, Pairs, for_certain_recall, for_f, for_precision, for_rate, for_recall
 from m3retriever.calibration import LEVELS, Calibration
 from m3retriever.errors import InvalidArgumentError
-from m3retriever.evaluation import Qrels, Run, run_of
+from m3retriever.evaluation import Qrels, Run, answerable, run_of
 from m3retriever.ranking import SEARCH_MODES, Ranking, SearchMode
 from m3retriever.rates import Rates
-from m3retriever.types import ModeScores, Profile
-from m3retriever.vectors import FloatArray
+from m3retriever.types import MODES, ModeScores, Profile
+from m3retriever.vectors import FloatArray, IntArray
 
-POINTWISE = {"weighted_sum", "null_cdf", "routed"}  # fusions whose score of a pair looks at no other candidate
+POINTWISE = {"weighted_sum", "routed"}  # fusions whose score of a pair looks at no other candidate
 HALVINGS = 10  # times the questions are parted at random, each half fitted for the other
 FOLDS = 5  # of the probabilities
 MIN_QUESTIONS = 10  # with fewer, half of them say nothing
 SEED = 0
 WEAK = 0.05  # share of unrelated pairs that reach the level "weak"
 RELATED = 0.002  # without labels: share of unrelated pairs that reach "related"
+WANTS = {
+    "precision": "precision must be above 0 and at most 1",
+    "recall": "recall must be above 0 and at most 1",
+    "f": "beta must be a number above 0",
+    "fpr": "a false-positive rate is between 0 and 1",
+}
 PROBABLE = 0.5  # with labels: probability at which "related" begins
 IDENTICAL = 0.1  # share of texts less one word that "nearly identical" leaves out
 
@@ -54,6 +60,11 @@ class Wanted:
             raise InvalidArgumentError(f"a threshold is for precision, recall, f or fpr; got {self.what!r}")
         if self.confidence is not None and self.what != "recall":
             raise InvalidArgumentError(f"a confidence goes with recall; got {self.what!r}")
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise InvalidArgumentError(f"confidence must be between 0 and 1; got {self.confidence!r}")
+        low, high = {"f": (0.0, math.inf), "fpr": (-math.ulp(0), 1.0)}.get(self.what, (0.0, 1.0))
+        if not low < self.value <= high or math.isinf(self.value):
+            raise InvalidArgumentError(f"{WANTS[self.what]}; got {self.value!r}")
 
     def __str__(self) -> str:
         promise = "" if self.confidence is None else f" with confidence {self.confidence:g}"
@@ -77,7 +88,10 @@ class Wanted:
         if self.what == "fpr":
             return float(np.mean(wrong >= threshold)) if len(wrong) else 0.0
         measured = pairs.measured(threshold)
-        return measured.f(self.value) if self.what == "f" else float(getattr(measured, self.what))
+        if self.what == "f":
+            return measured.f(self.value)
+        promised = self.what == "recall" and self.confidence is not None
+        return measured.mean_recall if promised else float(getattr(measured, self.what))
 
 
 @dataclass(frozen=True)
@@ -159,8 +173,11 @@ def calibrate(
     """
     if not evidence.qrels and not evidence.unrelated:
         raise InvalidArgumentError("calibrating needs questions with known answers, or unrelated pairs; got neither")
-    if evidence.qrels and len(evidence.qrels) < MIN_QUESTIONS:
-        raise InvalidArgumentError(f"calibrating needs at least {MIN_QUESTIONS} judged questions; got {len(evidence.qrels)}")
+    count = len(answerable(evidence.qrels))
+    if evidence.qrels and count < MIN_QUESTIONS:
+        raise InvalidArgumentError(
+            f"calibrating needs at least {MIN_QUESTIONS} questions with a relevant document; got {count}"
+        )
     if wanted is not None and wanted.what != "fpr" and not evidence.qrels:
         raise InvalidArgumentError(f"a threshold for {wanted} needs questions with known answers; without them only fpr")
     found: dict[str, Calibrated] = {}
@@ -170,14 +187,19 @@ def calibrate(
     return found
 
 
-def fitted_profile(profile: Profile, calibrated: Mapping[str, Calibrated], **on: Any) -> Profile:
-    """The profile with what was fitted: calibrations, thresholds, and `on`, which says what it was fitted on."""
+def fitted_profile(profile: Profile, calibrated: Mapping[str, Calibrated], wanted: Wanted | None, **on: Any) -> Profile:
+    """The profile with what was fitted: calibrations, thresholds if any were wanted, and `on`, which says what it was
+    fitted on. What could not be fitted leaves nothing behind of an earlier fit."""
     thresholds = {mode: one.threshold for mode, one in calibrated.items() if one.threshold is not None}
+    kept = {mode: held for mode, held in profile.thresholds.items() if wanted is None or mode not in calibrated}
+    contents = {mode: one.calibration.content() for mode, one in calibrated.items()}
+    held = {**(profile.calibration or {}), **contents}
+    named = {} if wanted is None else {"wanted": str(wanted)}
     return replace(
         profile,
-        thresholds={**{mode: held for mode, held in profile.thresholds.items() if mode not in calibrated}, **thresholds},
-        calibration={**(profile.calibration or {}), **{mode: one.calibration.content() for mode, one in calibrated.items()}},
-        fitted={**profile.fitted, "calibration": {**on, **{mode: _numbers(one) for mode, one in calibrated.items()}}},
+        thresholds={**kept, **thresholds},
+        calibration={mode: content for mode, content in held.items() if content} or None,
+        fitted={**profile.fitted, "calibration": {**on, **named, **{mode: _numbers(one) for mode, one in calibrated.items()}}},
     )
 
 
@@ -192,36 +214,55 @@ def _numbers(one: Calibrated) -> dict[str, Any]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
+def _pointwise(ranking: Ranking) -> bool:
+    """Whether the fused score of a pair looks at no other candidate."""
+    if ranking.fusion == "null_cdf":  # without unrelated pairs the candidates stand in for them
+        return set(ranking.parameters.get("unrelated", ())) == set(MODES)
+    return ranking.fusion in POINTWISE
+
+
 @dataclass(frozen=True, eq=False)
 class _OfMode:
     """The evidence as one mode, or the hybrid, sees it."""
 
     pairs: Pairs
-    unanswerable: FloatArray
+    unanswerable: FloatArray  # -inf where nothing is found
     unrelated: FloatArray
+    unrelated_of: IntArray  # the question of each, by number
     identical: FloatArray
 
     @classmethod
     def of(cls, evidence: Evidence, ranking: Ranking) -> _OfMode:
         run: Run = {question: run_of(scores, ranking) for question, scores in evidence.scores.items()}
-        best = [max(run_of(scores, ranking).values(), default=0.0) for scores in evidence.unanswerable]
-        known = ranking.mode != "hybrid" or ranking.fusion in POINTWISE
+        best = [max(run_of(scores, ranking).values(), default=-np.inf) for scores in evidence.unanswerable]
+        known = ranking.mode != "hybrid" or _pointwise(ranking)
         unrelated = [ranking.fuse(scores) for scores in evidence.unrelated] if known else []
         alike = ranking.fuse(evidence.identical) if known and evidence.identical is not None else np.empty(0)
-        return cls(Pairs.of(run, evidence.qrels), np.array(best), np.concatenate([np.empty(0), *unrelated]), alike)
+        of = np.repeat(np.arange(len(unrelated)), [len(one) for one in unrelated])
+        return cls(Pairs.of(run, evidence.qrels), np.array(best), np.concatenate([np.empty(0), *unrelated]), of, alike)
 
     @property
     def wrong(self) -> FloatArray:
         """Scores of what should not be returned."""
         return self.unanswerable if len(self.unanswerable) else self.unrelated
 
+    @property
+    def wrong_of(self) -> IntArray:
+        """The question of each of these scores, by number."""
+        return np.arange(len(self.unanswerable)) if len(self.unanswerable) else self.unrelated_of
+
+    def rates(self) -> dict[str, Rates]:
+        """How rare scores are among those that should not be returned."""
+        samples = {"unanswerable": self.unanswerable, "unrelated": self.unrelated}
+        found = {name: (sample[np.isfinite(sample)], len(sample)) for name, sample in samples.items()}
+        return {name: Rates.of(known, total=total) for name, (known, total) in found.items() if len(known)}
+
 
 def _calibrated(mode: _OfMode, wanted: Wanted | None) -> Calibrated:
     result = Calibrated(Calibration())
     if len(mode.pairs.wanted):
         result = _with_probabilities(mode.pairs)
-    rates = {name: Rates.of(sample) for name in ("unanswerable", "unrelated") if len(sample := getattr(mode, name))}
-    calibration = replace(result.calibration, **rates)  # type: ignore[arg-type]  # both are Rates
+    calibration = replace(result.calibration, **mode.rates())  # type: ignore[arg-type]  # both are Rates
     result = replace(result, calibration=replace(calibration, levels=_levels(calibration, mode.identical)))
     if wanted is None:
         return result
@@ -245,8 +286,8 @@ def _with_probabilities(pairs: Pairs) -> Calibrated:
     for name in FITS:
         try:
             held_out[name] = _cross_validated(pairs, name)
-        except InvalidArgumentError as error:  # no relevant pair, or no other, in some fold
-            return Calibrated(Calibration(), problem=str(error))
+        except InvalidArgumentError:  # no relevant pair, or no other, in some fold: nothing can be learned
+            return Calibrated(Calibration())
     method = min(held_out, key=lambda name: brier(held_out[name], relevant))
     said = held_out[method]
     return Calibrated(
@@ -272,7 +313,10 @@ def _held_out(mode: _OfMode, wanted: Wanted) -> HeldOut | None:
     values = []
     for halving in range(HALVINGS):
         random = np.random.default_rng((SEED, halving))
-        questions, wrong = (_half(count, random) for count in (len(mode.pairs.wanted), len(mode.wrong)))
+        questions, wrong = (
+            _half(len(mode.pairs.wanted), random),
+            _half(int(mode.wrong_of.max(initial=-1)) + 1, random)[mode.wrong_of],
+        )
         for mine, others in ((questions, wrong), (~questions, ~wrong)):
             try:
                 threshold = wanted.threshold(mode.pairs.only(mine), mode.wrong[others])

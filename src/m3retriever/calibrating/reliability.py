@@ -14,7 +14,8 @@ from m3retriever.vectors import FloatArray
 Fit: TypeAlias = Callable[[FloatArray, np.ndarray], Calibration]
 """From scores (n,) and whether each is relevant (n,) bool to a curve."""
 
-POINTS = 100  # of a curve: straight lines between them are off by less than 0.002
+POINTS = 100  # of a curve, about: those where it rises
+CERTAIN = 7.0  # log odds beyond which a probability is within 0.001 of 0 or 1
 BINS = 10  # of a reliability curve, equally wide
 
 
@@ -46,9 +47,13 @@ def logistic(scores: FloatArray, relevant: np.ndarray) -> Calibration:
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit(((scores - center) / spread)[:, None], relevant)
     slope, start = max(0.0, float(fitted.coef_[0, 0])), float(fitted.intercept_[0])
     low, high = float(scores.min()), float(scores.max())
-    points = np.linspace(low, high, POINTS) if high > low else np.array([low])
-    odds = slope * (points - center) / spread + start if slope else np.full(len(points), _log_odds(relevant))
-    return _curve(points, 1 / (1 + np.exp(-np.clip(odds, -500, 500))))
+    if not slope:
+        return Calibration((low,), (float(relevant.mean()),))
+    ends = slope * (np.array([low, high]) - center) / spread + start
+    inside = np.clip(ends, -CERTAIN, CERTAIN)
+    odds = np.union1d(np.linspace(ends[0], ends[1], POINTS), np.linspace(inside[0], inside[1], POINTS))
+    points = np.unique(center + (odds - start) * spread / slope)
+    return _curve(points, 1 / (1 + np.exp(-np.clip(slope * (points - center) / spread + start, -500, 500))))
 
 
 FITS: dict[str, Fit] = {"isotonic": isotonic, "logistic": logistic}
@@ -85,17 +90,12 @@ def check_labels(scores: FloatArray, relevant: np.ndarray) -> None:
         )
 
 
-def _log_odds(relevant: np.ndarray) -> float:
-    share = float(relevant.mean())
-    return float(np.log(share / (1 - share)))
-
-
 def _curve(scores: FloatArray, probabilities: FloatArray) -> Calibration:
-    """A curve of at most about POINTS points, those where it rises."""
+    """A curve of about twice POINTS points at most, those where it rises."""
     first = np.unique(scores, return_index=True)[1]
-    scores, probabilities = scores[first], probabilities[first]
-    if len(scores) > POINTS:
-        steps = np.searchsorted(probabilities, np.linspace(probabilities[0], probabilities[-1], POINTS // 2))
+    scores, probabilities = scores[first], np.maximum.accumulate(probabilities[first])
+    if len(scores) > 2 * POINTS:
+        steps = np.searchsorted(probabilities, np.linspace(probabilities[0], probabilities[-1], POINTS))
         kept = np.unique(np.concatenate([[0], steps, np.maximum(steps - 1, 0), [len(scores) - 1]]).clip(0, len(scores) - 1))
         scores, probabilities = scores[kept], probabilities[kept]
     return Calibration(tuple(scores.tolist()), tuple(probabilities.tolist()))

@@ -59,7 +59,9 @@ class Pairs:
         right = int((returned & self.relevant).sum())
         answered = np.zeros(len(self.wanted), bool)
         answered[self.question[returned]] = True
-        return Measured(int(returned.sum()), right, int(self.wanted.sum()), int(answered.sum()), len(self.wanted))
+        shares = np.bincount(self.question[returned & self.relevant], minlength=len(self.wanted)) / np.maximum(self.wanted, 1)
+        kept = float(shares[self.wanted > 0].mean()) if (self.wanted > 0).any() else 1.0
+        return Measured(int(returned.sum()), right, int(self.wanted.sum()), int(answered.sum()), len(self.wanted), kept)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Measured:
     returned, right : answers at or above the threshold, and how many of them are relevant
     relevant : documents that are relevant, found or not
     answered, questions : questions with an answer, and all
+    mean_recall : the mean over questions of the share of their relevant documents that are answers
     """
 
     returned: int
@@ -78,6 +81,7 @@ class Measured:
     relevant: int
     answered: int
     questions: int
+    mean_recall: float
 
     @property
     def precision(self) -> float:
@@ -167,19 +171,26 @@ def for_f(pairs: Pairs, beta: float = 1.0) -> float:
 
 
 def for_rate(sample: FloatArray, wanted: float) -> float:
-    """The lowest threshold that no more than this share of a sample of scores reaches, (n,), such as the best
-    scores of questions that have no answer."""
+    """The lowest score of a sample that no more than this share of it reaches, as `Rates.score_at`.
+
+    `sample` (n,) holds what should not be returned, such as the best scores of questions that have no answer;
+    -inf where nothing was found, which reaches no threshold.
+    """
     if not 0 <= wanted <= 1:
         raise InvalidArgumentError(f"a false-positive rate is between 0 and 1; got {wanted!r}")
     falling = np.sort(np.asarray(sample, np.float64))[::-1]
     if not len(falling):
         raise InvalidArgumentError("a false-positive rate needs scores of what should not be returned; got none")
     allowed = math.floor(wanted * len(falling) + ROUNDING)
-    if allowed >= len(falling):
-        return float(falling[-1])
-    above = falling[:allowed][falling[:allowed] > falling[allowed]]
-    highest_refused = float(falling[allowed])
-    return (highest_refused + float(above[-1])) / 2 if len(above) else float(np.nextafter(highest_refused, np.inf))
+    if not allowed and wanted > 0:
+        raise InvalidArgumentError(
+            f"{len(falling)} scores tell rates down to {1 / len(falling):.2g}; got {wanted:g}: give more"
+        )
+    known = falling[np.isfinite(falling)]
+    if allowed >= len(known):
+        return float(known[-1]) if len(known) else 0.0
+    above = known[:allowed][known[:allowed] > known[allowed]]
+    return float(above[-1]) if len(above) else float(np.nextafter(known[allowed], np.inf))
 
 
 def for_certain_recall(pairs: Pairs, wanted: float, *, confidence: float = 0.95) -> float:
@@ -188,7 +199,8 @@ def for_certain_recall(pairs: Pairs, wanted: float, *, confidence: float = 0.95)
     Conformal risk control with a bound that holds for any distribution: the questions are a sample of those
     to come, the loss of a question is the share of its relevant documents that is cut, and thresholds are
     tested from the lowest up with the Hoeffding-Bentkus bound (Bates et al., 2021). Questions without a
-    relevant document say nothing here and are left out.
+    relevant document say nothing here and are left out. It is about all documents that reach the threshold, so
+    a search must not cut them by k, and about candidates of one depth, chosen beforehand.
     """
     _check_share(wanted, "recall")
     if not 0 < confidence < 1:

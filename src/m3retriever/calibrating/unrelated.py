@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.evaluation import Qrels
+from m3retriever.passages import parents_of
 from m3retriever.scoring import score
-from m3retriever.types import Document, Encoder, ModeScores
+from m3retriever.types import Document, Encoder, ModeScores, Store, Where
 
 QUESTIONS = 200  # with DOCUMENTS each 10,000 pairs: rates down to 0.0001 can be told
 DOCUMENTS = 50
@@ -25,9 +28,10 @@ class Samples(Protocol):
 
     @property
     def encoder(self) -> Encoder: ...
-    def ids(self) -> list[str]: ...
+    @property
+    def store(self) -> Store: ...
+    def ids(self, where: Where | None = None) -> list[str]: ...
     def get(self, ids: Sequence[str], *, skip_unknown: bool = False) -> list[Document]: ...
-    def score(self, query: str, *, ids: Sequence[str] | None = None) -> ModeScores: ...
 
 
 def unrelated_pairs(
@@ -40,21 +44,23 @@ def unrelated_pairs(
 ) -> list[ModeScores]:
     """Scores of questions with documents drawn at random: for each question one ModeScores of up to `documents`.
 
-    What is judged relevant to a question is not drawn for it. Without questions the first sentences of random
-    documents stand in, each for a question about its own document. The same index gives the same pairs.
+    What is judged relevant to a question is not drawn for it, nor passages of that. Without questions the first
+    sentences of random documents stand in, each for a question about its own document. The same index gives the
+    same pairs.
     """
     ids = index.ids()
     if len(ids) <= 1:
         raise InvalidArgumentError(f"unrelated pairs are drawn from at least 2 documents; the index has {len(ids)}")
     random = np.random.default_rng(SEED)
-    asked = questions_of(index, ids, queries, count=questions)
+    parents, asked = parents_of(index), questions_of(index, ids, queries, count=questions)
+    vectors = index.encoder.encode_queries(list(asked.values()))
     pairs = []
-    for key, text in asked.items():
-        own = {id for id, grade in (qrels or {}).get(key, {}).items() if grade > 0} | ({key} if queries is None else set())
-        drawn = random.choice(len(ids), size=min(len(ids), documents + len(own)), replace=False)
-        others = [ids[row] for row in drawn if ids[row] not in own][:documents]
+    for (key, text), vector in zip(asked.items(), vectors, strict=True):
+        own = {id for id, grade in (qrels or {}).get(key, {}).items() if grade > 0} if queries else {parents.get(key, key)}
+        drawn = (ids[row] for row in random.permutation(len(ids)))
+        others = list(islice((id for id in drawn if parents.get(id, id) not in own and id not in own), documents))
         if others:
-            pairs.append(index.score(text, ids=others))
+            pairs.append(replace(index.store.score(vector, others), query=text))
     return pairs
 
 

@@ -19,6 +19,8 @@ from m3retriever.cli.options import (
     QrelsOption,
     QueriesOption,
     UnanswerableOption,
+    check_writable,
+    names_of,
 )
 from m3retriever.cli.quality import read_judged
 from m3retriever.cli.terminal import print_json, progress, say
@@ -56,6 +58,7 @@ def tune(
     from m3retriever.profile import save_profile
 
     fusions, learners = fusions_of(fusion)
+    check_writable(out)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
         settings = {"measure": measure, "step": step, "search": search, "trials": trials, "folds": folds}
@@ -78,7 +81,7 @@ def fusions_of(names: str | None) -> tuple[list[str], list[str]]:
     """The fusions to search among and the learners to try, of names by comma; all fusions where none is named."""
     from m3retriever.fusion import SUMMANDS
 
-    given = [] if names is None else [name.strip() for name in names.split(",")]
+    given = [] if names is None else names_of(names)
     learners = {"learned": ["logistic", "boosted"], "routed": ["routed"]}
     fusions = [name for name in given if name not in learners]
     return fusions or list(SUMMANDS), [one for name in given for one in learners.get(name, [])]
@@ -137,6 +140,7 @@ def calibrate(
     from m3retriever.profile import save_profile
 
     wanted = wanted_of({"precision": precision, "recall": recall, "f": f_beta, "fpr": fpr}, confidence)
+    check_writable(out)
     wrong = [] if unanswerable is None else list(read_queries(unanswerable).values())
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         unlabelled = queries is None and qrels is None and golden is None

@@ -83,3 +83,14 @@ def threshold_of(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def names_of(text: str) -> list[str]:
+    """Names by comma, with blanks or without."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before any work is done for it."""
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise InvalidArgumentError(f"--out names a file in a folder that exists; got {path}")

@@ -20,6 +20,7 @@ from m3retriever.cli.options import (
     ProfileOption,
     QrelsOption,
     QueriesOption,
+    names_of,
 )
 from m3retriever.cli.terminal import print_json, progress, show
 from m3retriever.errors import InvalidArgumentError
@@ -53,7 +54,7 @@ def evaluate(
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
         with progress("evaluating", total=len(evaluation.answerable(judged))) as advance:
-            found = evaluation.evaluate(opened, texts, judged, measures.split(","), on_step=advance)
+            found = evaluation.evaluate(opened, texts, judged, names_of(measures), on_step=advance)
         with progress("comparing with exact scores"):
             lost = exactness(opened, {query: texts[query] for query in found.queries}) if exact else None
     if run_out is not None:

@@ -20,6 +20,8 @@ from m3retriever.cli.options import (
     QrelsOption,
     QueriesOption,
     UnanswerableOption,
+    check_writable,
+    names_of,
 )
 from m3retriever.cli.quality import evaluation_json, read_judged
 from m3retriever.cli.terminal import progress, show
@@ -47,16 +49,18 @@ def report(
     from m3retriever.calibrating import MIN_QUESTIONS, calibrate
     from m3retriever.calibrating.thresholds import Pairs
     from m3retriever.exactness import exactness
-    from m3retriever.fitting import evidence_of
+    from m3retriever.fitting import evidence_of, held_judgements
     from m3retriever.io import read_queries
     from m3retriever.quality_page import quality_page
     from m3retriever.tuning import tune
 
-    named = measures.split(",")
+    named = names_of(measures)
+    check_writable(out)
     wrong = [] if unanswerable is None else list(read_queries(unanswerable).values())
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         used = opened.profile
-        texts, judged = read_judged(opened, queries, qrels, golden)
+        texts, given = read_judged(opened, queries, qrels, golden)
+        judged = held_judgements(opened, given)
         with progress("scoring", total=len(judged) + len(wrong)) as advance:
             scores = evaluation.score_all(opened, texts, judged, on_step=advance)
             evidence = evidence_of(opened, texts, judged, scores, unanswerable=wrong, on_step=advance)
@@ -64,7 +68,7 @@ def report(
         with progress("comparing with exact scores"):
             lost = exactness(opened, {query: texts[query] for query in found.queries}) if exact else None
     enough = len(found.queries) >= MIN_QUESTIONS
-    wanted = wanted_of({"precision": precision, "f": None if precision else 1.0}, None)
+    wanted = wanted_of({"precision": precision, "f": 1.0 if precision is None else None}, None)
     page = quality_page(
         path.resolve().name,
         found,

@@ -84,7 +84,7 @@ def fuse(
     function = fusion_named(fusion)
     try:
         return function(scores, weights, **(parameters or {}))
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InvalidArgumentError(f"parameters that do not fit the fusion {fusion!r}: {error}") from error
 
 

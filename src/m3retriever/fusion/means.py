@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from m3retriever.errors import InvalidArgumentError
 from m3retriever.rates import Rates
 from m3retriever.types import MODES, FloatArray, Mode, ModeScores, Weights
 
@@ -54,8 +55,8 @@ def null_cdf(
     """The weighted mean of how rare each score is among pairs that have nothing to do with each other.
 
     Rarity is -log10 of the share of unrelated pairs that reach the score: Fisher's way of joining independent
-    tests (1925), with weights. It evens out the modes' scales without looking at the other candidates, so it
-    may be thresholded.
+    tests (1925), with weights. It evens out the modes' scales; given unrelated pairs it looks at no other
+    candidate, so that it may be thresholded.
 
     Parameters
     ----------
@@ -104,10 +105,12 @@ def standardized(scores: ModeScores) -> FloatArray:
 
 def rarities(scores: ModeScores, *, unrelated: Mapping[Mode, Mapping[str, Sequence[float]]] | None = None) -> FloatArray:
     """What `null_cdf` sums: -log10 of the share of unrelated pairs that reach each score, (n, 3) >= 0."""
-    values = raw(scores)
+    values, given = raw(scores), dict(unrelated or {})
+    if unknown := set(given) - set(MODES):
+        raise InvalidArgumentError(f"unrelated pairs are given by {', '.join(MODES)}; got {sorted(unknown)}")
+    known = {mode: Rates(tuple(held["scores"]), tuple(held["rates"])) for mode, held in given.items()}
     if not len(values):
         return values
-    known = {mode: Rates(tuple(held["scores"]), tuple(held["rates"])) for mode, held in (unrelated or {}).items()}
     columns = [(known.get(mode) or Rates.of(column)).rarity(column) for mode, column in zip(MODES, values.T, strict=True)]
     return np.stack(columns, axis=1)
 

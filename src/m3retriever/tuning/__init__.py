@@ -100,7 +100,7 @@ def tune(
     *,
     measure: str = "nDCG@10",
     step: float = STEP,
-    fusions: Sequence[str] = tuple(FUSIONS),
+    fusions: Sequence[str] | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     baselines: Mapping[str, Setting] | None = None,
     folds: int = FOLDS,
@@ -125,7 +125,7 @@ def tune(
     step
         Of the first grid: it must divide 1.
     fusions
-        Names in `fusion.FUSIONS`.
+        Names in `fusion.FUSIONS`; default: all that have what they need ("null_cdf" wants `parameters`).
     parameters
         By fusion, what it takes beside weights, such as `unrelated` for "null_cdf".
     baselines
@@ -147,6 +147,8 @@ def tune(
         `search="optuna"` without the extra.
     """
     table = SettingsTable(scores, qrels, measure)
+    if fusions is None:
+        fusions = [name for name in FUSIONS if name != "null_cdf" or name in (parameters or {})]
     _check(table, folds, fusions, learners)
     sums = grid_of(table, "weighted_sum", step, {})
     searching = _search(search, sums, fusions, step=step, trials=trials, parameters=parameters or {})
