@@ -104,6 +104,16 @@ def test_a_wrong_call_ends_with_one_clear_line(tmp_path, name, arguments, messag
 # -- each of them ------------------------------------------------------------------------------------
 
 
+def test_a_profile_is_fitted_on_half_of_the_questions_and_judged_on_the_other():
+    shown = default_output("evaluate_and_tune.py")
+    fitted, judged = map(int, re.search(r"(\d+) questions to fit on, (\d+) to judge by", shown).groups())
+    assert abs(fitted - judged) <= 1
+    assert re.search(r"tuned to [\d./]+; nDCG@10", shown)
+    assert re.search(r"use it$|keep the default weights$", shown, re.M)
+    found = re.findall(r"score 0\.\d{3}, relevant with probability (0\.\d\d|1\.00)", shown)
+    assert found == sorted(found, reverse=True)[: len(found)] or "nothing is good enough" in shown
+
+
 @pytest.mark.parametrize("name", RAG)
 def test_answers_about_our_documents_cite_listed_passages_and_foreign_questions_get_none(name):
     blocks = re.findall(r"^(\w[^\n]*\?)\n(.+?)\n\n((?:  \[\d\][^\n]*\n)+)", default_output(name), re.M | re.S)
