@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from m3retriever import Document, M3Index, Profile
-from m3retriever.calibrating import Calibrated, Wanted
+from m3retriever.calibrating import Calibrated, Wanted, calibrate
 from m3retriever.evaluation import Run, evaluate_run, evaluate_scores, mean, score_all
-from m3retriever.fitting import calibrate_index
+from m3retriever.fitting import calibrate_index, evidence_of
 from m3retriever.io import read_documents, read_qrels, read_queries
 from m3retriever.ranking import SEARCH_MODES
 from m3retriever.tuning import Tuning, tune
@@ -41,6 +41,7 @@ class Collection:
     """One folder, indexed and scored."""
 
     name: str
+    documents: int
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     unanswerable: Sequence[str]
@@ -92,6 +93,7 @@ def collected(index: M3Index, folder: Path) -> Collection:
     wrong = folder / "queries_unanswerable.jsonl"
     return Collection(
         folder.name,
+        len(documents),
         queries,
         qrels,
         list(read_queries(wrong).values()) if wrong.is_file() else [],
@@ -144,7 +146,7 @@ def quality_row(collection: Collection, tuning: Tuning) -> list[str]:
     runs = [collection.bm25, with_rrf(collection.bm25, found.runs["dense"])]
     numbers = [mean(evaluate_run(run, collection.qrels, [MEASURE])[MEASURE]) for run in runs]
     numbers += [found.mean(mode, MEASURE) for mode in (*SEARCH_MODES[1:], "hybrid")]
-    counts = [str(len({id for one in collection.scores.values() for id in one.ids})), str(len(found.queries))]
+    counts = [str(collection.documents), str(len(found.queries))]
     return [collection.name, *counts, *(f"{number:.3f}" for number in numbers), f"{mean(tuning.held_out):.3f}"]
 
 
@@ -165,14 +167,16 @@ def tuned_row(collection: Collection, tuning: Tuning) -> list[str]:
 
 
 def threshold_rows(index: M3Index, collection: Collection) -> list[list[str]]:
-    """Lines of the third table: the hybrid's threshold for each wish."""
+    """Lines of the third table: the hybrid's threshold for each wish; at a larger depth where it cannot be had else."""
+    asked, wrong = {query: collection.queries[query] for query in collection.qrels}, collection.unanswerable
+    evidence = evidence_of(index, asked, collection.qrels, collection.scores, unanswerable=wrong)
     rows = []
-    wishes = [*WANTED, *([UNANSWERABLE] if collection.unanswerable else [])]
-    for wanted in wishes:
-        found, profile = calibrate_index(
-            index, collection.queries, collection.qrels, wanted, unanswerable=collection.unanswerable
-        )
-        rows.append([collection.name, str(wanted), *threshold_cells(found["hybrid"]), str(profile.depth)])
+    for wanted in [*WANTED, *([UNANSWERABLE] if wrong else [])]:
+        found, depth = calibrate(evidence, index.profile, wanted, modes=("hybrid",))["hybrid"], index.profile.depth
+        if found.problem:
+            every, profile = calibrate_index(index, asked, collection.qrels, wanted, unanswerable=wrong)
+            found, depth = every["hybrid"], profile.depth
+        rows.append([collection.name, str(wanted), *threshold_cells(found), str(depth)])
     return rows
 
 

@@ -70,6 +70,7 @@ def test_tuning_then_calibrating_then_searching_by_the_profile(made, tmp_path):
     assert first["score"] >= again.thresholds["hybrid"]
     assert 0 <= first["probability"] <= 1
     assert json.loads(run("search", "opening hours of shop 99", *search).stdout)["hits"] == []
+    assert "probability" in run("search", "red fox", "--path", made / "index", "--profile", profile).stdout
     by_condition = json.loads(run("search", "where does the red fox live", *search[:-1], "p>=0.01").stdout)["hits"]
     assert all(hit["probability"] >= 0.01 - 1e-9 for hit in by_condition)
 

@@ -31,7 +31,6 @@ from m3retriever.passages import (
     RESERVED,
     Split,
     border,
-    by_document,
     document_hits,
     parent_of,
     parents_of,
@@ -536,19 +535,10 @@ def test_aggregation_agrees_with_its_definition_in_any_order(scores, aggregate, 
         wanted[of] = own[0] if aggregate == "best" else sum(own[:top]) / len(own[:top])
     assert {one.id: one.score for one in found} == pytest.approx(wanted)
     assert ranked == sorted(ranked)
-    run = {"q": {f"{of}#{number}": score for (of, number), score in scores.items()}}
-    parents = {f"{of}#{number}": of for of, number in scores}
-    assert by_document(run, parents, aggregate=aggregate, top=top) == {"q": {one.id: one.score for one in found}}
 
 
-def test_a_run_keeps_what_is_whole_and_queries_without_hits():
-    run = {"q": {"a#1": 1.0, "a#2": 3.0, "b": 2.0, "b#1": 5.0}, "none": {}}
-    parents = {"a#1": "a", "a#2": "a"}
-    assert by_document(run, parents) == {"q": {"a": 3.0, "b": 2.0, "b#1": 5.0}, "none": {}}
-    assert by_document(run, parents, aggregate="mean", top=2)["q"]["a"] == 2.0
+def test_an_aggregation_that_there_is_not_is_refused():
     for name, wrong in (("aggregate", {"aggregate": "sum"}), ("top", {"top": 0})):
-        with pytest.raises(InvalidArgumentError, match=f"{name} must be"):
-            by_document(run, parents, **wrong)
         with pytest.raises(InvalidArgumentError, match=f"{name} must be"):
             document_hits([], **wrong)
         with pytest.raises(InvalidArgumentError, match=f"{name} must be"):

@@ -10,10 +10,10 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from m3retriever.checks import check_k
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
@@ -34,7 +34,6 @@ Aggregation = Literal["best", "mean"]
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 TOP = 3  # passages whose scores "mean" is of
 WIDER = 4  # times as many passages, where those looked at are of too few documents
-Run: TypeAlias = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -197,24 +196,6 @@ def document_hits(hits: Sequence[Hit], *, aggregate: Aggregation = "best", top: 
         for id, parts in of.items()
     ]
     return sorted(found, key=lambda document: (-document.score, document.id))
-
-
-def by_document(
-    run: Run, parents: Mapping[str, str], *, aggregate: Aggregation = "best", top: int = TOP
-) -> dict[str, dict[str, float]]:
-    """A run of passages as one of documents: {query: {document id: score}}; as `document_hits`.
-
-    `parents` ({passage id: document id}, see `parents_of`) lacks what is whole. `by_document({"q": {"a#1": 1,
-    "a#2": 3, "b": 2}}, {"a#1": "a", "a#2": "a"})` is `{"q": {"a": 3, "b": 2}}`.
-    """
-    check_aggregation(aggregate, top)
-    documents: dict[str, dict[str, float]] = {}
-    for query, scores in run.items():
-        of: defaultdict[str, list[float]] = defaultdict(list)
-        for id, score in sorted(scores.items(), key=lambda item: -item[1]):
-            of[parents.get(id, id)].append(score)
-        documents[query] = {id: _together(parts, aggregate, top) for id, parts in of.items()}
-    return documents
 
 
 def check_aggregation(aggregate: str, top: int) -> None:

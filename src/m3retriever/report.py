@@ -97,9 +97,10 @@ def print_hits(query: str, mode: str, weights: Mapping[str, float], hits: Sequen
     if not hits:
         console.print(_line(f"no document for {query!r}"))
         return
-    table = _table("#", "score", *MODES, "ranks d·s·c", "id", "text")
+    judged = any(hit.probability is not None for hit in hits)
+    table = _table("#", "score", *(["probability"] if judged else []), *MODES, "ranks d·s·c", "id", "text")
     for rank, hit in enumerate(hits, start=1):
-        scores = [f"{hit.scores[one]:.3f}" for one in MODES]
+        scores = [*([_number(hit.probability)] if judged else []), *(f"{hit.scores[one]:.3f}" for one in MODES)]
         ranks = "·".join(str(hit.ranks[one]) for one in MODES)
         table.add_row(*_cells(str(rank), f"{hit.score:.3f}", *scores, ranks, hit.document.id, _snippet(hit.document.text)))
     console.print(Text(f"{mode}, weights " + ", ".join(f"{one} {weight:.2f}" for one, weight in weights.items())))
