@@ -51,26 +51,26 @@ def calibrate_index(
     on_step
         Called with the number of questions scored after each batch, and with 1 after each mode.
     """
-    profile, judged = index.profile, held_judgements(index, qrels)
+    profile, (judged, lost) = index.profile, held_judgements(index, qrels)
     scores = score_all(index, queries, judged, on_step=on_step)
     evidence = evidence_of(index, queries, judged, scores, unanswerable=unanswerable, on_step=on_step)
     profile, evidence = _deep_enough(index, queries, unanswerable, evidence, profile, wanted, on_step)
     calibrated = calibrate(evidence, profile, wanted, on_step=on_step)
     on = {"questions": len(judged), "unanswerable": len(unanswerable), "documents": len(index)}
-    if lost := sum(map(len, qrels.values())) - sum(map(len, judged.values())):
-        on["judged_but_not_in_the_index"] = lost
+    on |= {"judged_but_not_in_the_index": lost} if lost else {}
     return calibrated, fitted_profile(_bound(profile, index), calibrated, wanted, **on)
 
 
-def held_judgements(index: M3Index, qrels: Qrels) -> dict[str, dict[str, int]]:
-    """The judgements of documents that the index holds, whole or in passages; a judged passage stands for its document.
+def held_judgements(index: M3Index, qrels: Qrels) -> tuple[dict[str, dict[str, int]], int]:
+    """The judgements of documents that the index holds, whole or in passages, and how many others there are.
 
-    Every question stays, be it with nothing relevant.
+    A judged passage stands for its document. Every question stays, be it with nothing relevant.
     """
     parents = parents_of(index)
     known = {*index.ids(), *parents.values()}
     owned = by_owner(qrels, parents)
-    return {query: {id: grade for id, grade in judged.items() if id in known} for query, judged in owned.items()}
+    held = {query: {id: grade for id, grade in judged.items() if id in known} for query, judged in owned.items()}
+    return held, sum(map(len, owned.values())) - sum(map(len, held.values()))
 
 
 def _deep_enough(
@@ -153,7 +153,7 @@ def tune_index(
     `on_step` is called with the number of questions scored, after each batch. What was calibrated for other
     weights is left out of the profile: calibrate again.
     """
-    judged = held_judgements(index, qrels)
+    judged = by_owner(qrels, parents_of(index))
     scores = score_all(index, queries, answerable(judged), on_step=on_step)
     parameters = {"null_cdf": {"unrelated": _rates(unrelated_pairs(index, queries, judged))}} if "null_cdf" in fusions else {}
     presets = {name: Setting(weights) for name, weights in PRESETS.items()}

@@ -51,6 +51,7 @@ def report(
     from m3retriever.exactness import exactness
     from m3retriever.fitting import evidence_of, held_judgements
     from m3retriever.io import read_queries
+    from m3retriever.passages import parents_of
     from m3retriever.quality_page import quality_page
     from m3retriever.tuning import tune
 
@@ -60,10 +61,11 @@ def report(
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         used = opened.profile
         texts, given = read_judged(opened, queries, qrels, golden)
-        judged = held_judgements(opened, given)
+        judged = evaluation.by_owner(given, parents_of(opened))
         with progress("scoring", total=len(judged) + len(wrong)) as advance:
             scores = evaluation.score_all(opened, texts, judged, on_step=advance)
-            evidence = evidence_of(opened, texts, judged, scores, unanswerable=wrong, on_step=advance)
+            held, _ = held_judgements(opened, judged)
+            evidence = evidence_of(opened, texts, held, scores, unanswerable=wrong, on_step=advance)
         found = evaluation.evaluate_scores(scores, judged, named, profile=used)
         with progress("comparing with exact scores"):
             lost = exactness(opened, {query: texts[query] for query in found.queries}) if exact else None
