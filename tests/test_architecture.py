@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "evaluation": {"errors", "types", "measures", "ranking", "io", "passages"},
     "tuning": {"errors", "types", "fusion", "measures", "queries", "evaluation"},
     "exactness": {"types", "scoring", "fusion", "ranking", "evaluation"},
-    "calibrating": PURE | {"calibration", "rates", "evaluation", "passages", "ranking", "scoring"},
+    "calibrating": PURE | {"calibration", "rates", "evaluation", "fusion", "passages", "ranking", "scoring"},
     "fitting": PURE | {"calibrating", "evaluation", "fusion", "index", "passages", "profile", "ranking", "rates", "tuning"},
     "io": {"errors", "types", "checks"},
     "profile": {"errors", "types", "fusion", "calibration", "rates"},

@@ -1,5 +1,7 @@
 """Fitting a profile's calibration: what is known beforehand is found, and nothing held out is looked at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from m3retriever import (
     M3Index,
     MemoryStore,
     Profile,
+    ProfileError,
     load_profile,
     save_profile,
 )
@@ -346,3 +349,15 @@ def test_passages_of_a_relevant_document_are_not_unrelated():
         for one in pairs:
             own = "word" in one.query
             assert not own or not parts & set(one.ids)
+
+
+def test_a_calibration_of_other_weights_is_refused_and_one_without_a_threshold_says_so(index):
+    _, profile = calibrate_index(index, QUERIES, QRELS, Wanted("f", 1))
+    check_profile(profile, index.encoder.name)
+    for changed in (replace(profile, weights=Weights(0, 1, 0)), replace(profile, fusion="rrf")):
+        with pytest.raises(ProfileError, match="calibrate again, or take calibration.hybrid"):
+            check_profile(changed, index.encoder.name)
+    without = replace(profile, thresholds={})
+    with pytest.raises(ProfileError, match="no threshold for hybrid: none gave what was wanted"):
+        index.search("red fox", threshold="profile", profile=without)
+    assert index.search("red fox", threshold="profile", profile=Profile()), "never calibrated: no threshold"

@@ -279,3 +279,12 @@ def test_what_is_not_learned_is_chosen_without_learners_and_drawn_whatever_the_f
     assert set(tuned.found) == {"linear", tuned.chosen}
     assert tuned.found["linear"].setting.fusion == "rrf"
     assert [weights for weights, _ in tuned.grid] == simplex(0.5)
+
+
+def test_fusions_that_look_at_the_other_candidates_must_be_clearly_better():
+    tuned = tune(*questions(40, {"dense": 0.4, "colbert": 0.4}), step=0.5)
+    assert {"linear", "relative"} <= set(tuned.found)
+    assert tuned.found["linear"].setting.fusion == "weighted_sum"
+    assert tuned.found["relative"].setting.fusion in ("rrf", "min_max", "z_score")
+    assert tuned.chosen != "relative" or tuned.learned["relative"].p_value < 0.05
+    assert list(tune(*questions(40, {"dense": 0.4}), step=0.5, fusions=["rrf"]).learned) == []

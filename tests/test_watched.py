@@ -2,10 +2,11 @@
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from m3retriever import Document, HashingEncoder, M3Index, Profile, ProfileError, Weights, save_profile
+from m3retriever import Document, HashingEncoder, M3Index, Profile, ProfileError, Weights, load_profile, save_profile
 from m3retriever.watched import WatchedProfile
 
 
@@ -115,3 +116,39 @@ def test_no_slip_in_the_file_stops_a_search(tmp_path, broken):
         assert [len(index.search("red fox")), len(index.search("red fox"))] == [1, 1]
     with pytest.raises(ProfileError):
         M3Index.open(tmp_path)
+
+
+def test_a_file_caught_empty_changes_nothing(tmp_path):
+    path = tmp_path / "profile.toml"
+    save_profile(Profile(depth=5), path)
+    watched = WatchedProfile(path, refuse_rrf)
+    path.write_text("", encoding="utf-8")
+    assert watched.current().depth == 5
+    path.write_text("depth = 6", encoding="utf-8")
+    assert watched.current().depth == 6
+
+
+def test_writers_and_readers_at_once_never_meet_half_a_file(tmp_path):
+    path = tmp_path / "profile.toml"
+    save_profile(Profile(depth=5), path)
+    watched = WatchedProfile(path, refuse_rrf)
+
+    def save(number):
+        for _ in range(30):
+            save_profile(Profile(depth=number, fitted={"text": "x" * 5000}), path)
+
+    with ThreadPoolExecutor(6) as pool:
+        saving = [pool.submit(save, number) for number in (5, 6, 7)]
+        seen = [watched.current().depth for _ in range(2000)]
+        for one in saving:
+            one.result()
+    assert set(seen) <= {5, 6, 7}
+    assert [file.name for file in tmp_path.iterdir()] == ["profile.toml"]
+
+
+def test_a_link_to_a_profile_stays_a_link(tmp_path):
+    save_profile(Profile(depth=5), tmp_path / "real.toml")
+    (tmp_path / "link.toml").symlink_to(tmp_path / "real.toml")
+    save_profile(Profile(depth=6), tmp_path / "link.toml")
+    assert (tmp_path / "link.toml").is_symlink()
+    assert load_profile(tmp_path / "real.toml").depth == 6

@@ -15,11 +15,12 @@ import numpy as np
 
 from m3retriever.errors import ProfileError
 from m3retriever.rates import Rates, finite_numbers, shown
-from m3retriever.types import Profile
+from m3retriever.types import Profile, Weights
 
 LEVELS = ("unrelated", "weak", "related", "nearly identical")
 CONDITION = re.compile(r"\s*(p\s*>=|fpr\s*<=)\s*(\d*\.?\d+(?:[eE][-+]?\d+)?)\s*")
-KEYS = {"scores", "probabilities", "unrelated", "unanswerable", "levels"}
+KEYS = {"scores", "probabilities", "unrelated", "unanswerable", "levels", "weights", "fusion"}
+SAME = 1e-6  # weights that differ by less are the same
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def calibration_of(profile: Profile, mode: str) -> Calibration | None:
     try:
         if unknown := set(held) - KEYS:
             raise ProfileError(f"calibration.{mode} holds {', '.join(sorted(KEYS))}; got {sorted(unknown)}")
+        _check_fit(profile, held)
         unrelated, unanswerable = (_rates(held.get(name)) for name in ("unrelated", "unanswerable"))
         bare = "scores" not in held and (unrelated or unanswerable or held.get("levels"))
         curve = ((), ()) if bare else (tuple(held["scores"]), tuple(held["probabilities"]))
@@ -124,6 +126,20 @@ def calibration_of(profile: Profile, mode: str) -> Calibration | None:
         return Calibration(*curve, unrelated, unanswerable, held.get("levels", {}))
     except (KeyError, TypeError, AttributeError) as error:
         raise ProfileError(f"calibration.{mode} holds scores and probabilities, lists of numbers; got {shown(held)}") from error
+
+
+def _check_fit(profile: Profile, held: Mapping[str, Any]) -> None:
+    """Refuse a calibration of the hybrid that was fitted with other weights or another fusion than the profile has."""
+    if "weights" not in held:
+        return
+    fitted, own = Weights.of(held["weights"]).normalized(), profile.weights.normalized()
+    apart = max(abs(one - other) for one, other in zip(fitted, own, strict=True))
+    if apart > SAME or held.get("fusion", profile.fusion) != profile.fusion:
+        raise ProfileError(
+            f"calibration.hybrid was fitted with the weights {tuple(round(one, 4) for one in fitted)} and "
+            f"{held.get('fusion')!r}, the profile has {tuple(round(one, 4) for one in own)} and {profile.fusion!r}: calibrate "
+            "again, or take calibration.hybrid and thresholds.hybrid out"
+        )
 
 
 def _rates(held: Mapping[str, Any] | None) -> Rates | None:

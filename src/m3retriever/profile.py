@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def load_profile(path: str | Path) -> Profile:
         size = Path(path).stat().st_size
         if size > MAX_BYTES:
             raise ProfileError(f"a profile has at most {MAX_BYTES} bytes; {path} has {size}")
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ProfileError(f"cannot read the profile {path}: {error.strerror}") from error
     except ProfileError:
@@ -70,6 +71,8 @@ def check_profile(profile: Profile, model: str, precision: str | None = None) ->
     """Refuse a profile that cannot be used, or was fitted on another model or another precision of it."""
     _check_fusion(profile)
     for mode in profile.calibration or {}:
+        if mode not in (*MODES, "hybrid"):
+            raise ProfileError(f"calibration is for {', '.join(MODES)} or hybrid; got {mode!r}")
         calibration_of(profile, mode)
     if profile.model not in (None, model):
         raise ProfileError(f"the profile was fitted on {profile.model!r}, not on {model!r}: fit it again for this model")
@@ -109,10 +112,14 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     for name in ("calibration", "parameters", "fitted"):
         if held := getattr(profile, name):
             content[name] = plain(held)
-    target = Path(path)
-    draft = target.with_name(target.name + ".new")
-    draft.write_text(tomli_w.dumps(content), encoding="utf-8")
-    draft.replace(target)
+    target = Path(path).resolve()  # of a link the file, which keeps its place
+    draft = target.with_name(f"{target.name}.{uuid4().hex}.new")  # one of its own for every writer
+    text = tomli_w.dumps(content)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(target)
+    except OSError as error:
+        raise ProfileError(f"cannot write the profile {path}: {error.strerror}") from error
 
 
 def _from_mapping(content: Mapping[str, Any]) -> Profile:

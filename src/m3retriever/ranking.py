@@ -95,6 +95,8 @@ def _threshold(profile: Profile, mode: SearchMode, threshold: float | str | None
         return None
     if isinstance(threshold, str):
         if threshold == "profile" and own:
+            if mode not in profile.thresholds and "wanted" in profile.fitted.get("calibration", {}):
+                raise ProfileError(f"the profile has no threshold for {mode}: none gave what was wanted")
             return profile.thresholds.get(mode)
         if weighted:
             raise ProfileError(f"threshold {threshold!r} goes with the profile's weights; got others for this call")

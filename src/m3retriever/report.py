@@ -20,6 +20,7 @@ from m3retriever.explanation import Explanation
 from m3retriever.tuning import Tuning
 from m3retriever.types import MODES, Hit, Profile, Weights
 
+WIDE = 0.03  # a spread of held-out values that is worth a word
 SNIPPET = 60  # characters of a text in a table
 PLAIN_WIDTH = 120  # columns where the output is no terminal
 MIN_WIDTHS = {"#": 2, "score": 6, "dense": 6, "sparse": 6, "colbert": 7, "hybrid": 6, "ranks d·s·c": 11, "id": 18, "mode": 8}
@@ -193,6 +194,8 @@ def print_calibration(found: Mapping[str, Calibrated], profile: Profile) -> None
         for mode, one in found.items():
             table.add_row(*_cells(mode, *_calibration_cells(one)))
         console.print(table)
+    if any(one.held_out is not None and one.held_out.deviation > WIDE for one in found.values()):
+        console.print(Text("a spread (±) above 0.03 says that other questions may get something else: judge more questions"))
     for mode, one in found.items():
         if one.problem:
             console.print(_line(f"{mode}: {one.problem}"))

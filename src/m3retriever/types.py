@@ -20,6 +20,7 @@ from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
 Mode = Literal["dense", "sparse", "colbert"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+MAX_DEPTH = 10**9  # candidates: more than any index holds
 Where: TypeAlias = Mapping[str, Any]
 
 __all__ = [
@@ -194,6 +195,10 @@ class Profile:
         if isinstance(self.depth, bool) or not hasattr(self.depth, "__index__") or self.depth < 1:
             raise InvalidArgumentError(f"depth must be an integer >= 1; got {self.depth!r}")
         object.__setattr__(self, "depth", operator.index(self.depth))
+        if self.depth > MAX_DEPTH:
+            raise InvalidArgumentError(f"depth must be at most {MAX_DEPTH}")
+        if not all(isinstance(held, str | None) for held in (self.model, self.precision)):
+            raise InvalidArgumentError(f"model and precision are names or None; got {self.model!r}, {self.precision!r}")
         if self.calibration is not None and not isinstance(self.calibration, Mapping):
             raise InvalidArgumentError(f"calibration must be a mapping or None; got {self.calibration!r}")
         for name in ("parameters", "fitted"):

@@ -50,7 +50,7 @@ class WatchedProfile:
             return self._profile
         with self._lock:
             before, self._stamp = self._stamp, _stamp(self._path)
-            if self._stamp is not None and self._stamp != before:
+            if self._stamp is not None and self._stamp != before and self._stamp[1]:  # an empty file is one being written
                 self._reread()
         return self._profile
 

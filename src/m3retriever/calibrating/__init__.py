@@ -18,12 +18,12 @@ from m3retriever.calibrating.thresholds import Measured, Pairs, for_certain_reca
 from m3retriever.calibration import LEVELS, Calibration
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.evaluation import Qrels, Run, answerable, run_of
+from m3retriever.fusion import POINTWISE
 from m3retriever.ranking import SEARCH_MODES, Ranking, SearchMode
 from m3retriever.rates import Rates
 from m3retriever.types import MODES, ModeScores, Profile
 from m3retriever.vectors import FloatArray, IntArray
 
-POINTWISE = {"weighted_sum", "routed"}  # fusions whose score of a pair looks at no other candidate
 HALVINGS = 10  # times the questions are parted at random, each half fitted for the other
 FOLDS = 5  # of the probabilities
 MIN_QUESTIONS = 10  # with fewer, half of them say nothing
@@ -193,6 +193,8 @@ def fitted_profile(profile: Profile, calibrated: Mapping[str, Calibrated], wante
     thresholds = {mode: one.threshold for mode, one in calibrated.items() if one.threshold is not None}
     kept = {mode: held for mode, held in profile.thresholds.items() if wanted is None or mode not in calibrated}
     contents = {mode: one.calibration.content() for mode, one in calibrated.items()}
+    if contents.get("hybrid"):
+        contents["hybrid"] |= {"weights": list(profile.weights.normalized()), "fusion": profile.fusion}
     held = {**(profile.calibration or {}), **contents}
     named = {} if wanted is None else {"wanted": str(wanted)}
     return replace(

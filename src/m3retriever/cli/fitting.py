@@ -136,17 +136,21 @@ def calibrate(
 ) -> None:
     """Fit probabilities and thresholds to judged questions, or without any the rates of unrelated pairs."""
     from m3retriever.fitting import calibrate_index
-    from m3retriever.io import read_queries
+    from m3retriever.fusion import POINTWISE
     from m3retriever.profile import save_profile
 
     wanted = wanted_of({"precision": precision, "recall": recall, "f": f_beta, "fpr": fpr}, confidence)
     check_writable(out)
-    wrong = [] if unanswerable is None else list(read_queries(unanswerable).values())
+    wrong = unanswerable_of(unanswerable)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         unlabelled = queries is None and qrels is None and golden is None
         texts, judged = ({}, {}) if unlabelled else read_judged(opened, queries, qrels, golden)
         with progress("calibrating", total=len(judged) + len(wrong) + MODES_SHOWN) as advance:
             found, fitted = calibrate_index(opened, texts, judged, wanted, unanswerable=wrong, on_step=advance)
+    if wanted is not None and all(one.threshold is None for one in found.values()):
+        raise InvalidArgumentError(f"no threshold for {wanted}: {found['hybrid'].problem}")
+    if fitted.fusion not in POINTWISE:
+        say(f"warning: {fitted.fusion} scores a document by the other candidates: its thresholds hold for this depth only")
     if out is not None:
         save_profile(fitted, out)
     if as_json:
@@ -159,6 +163,16 @@ def calibrate(
 
 
 MODES_SHOWN = 4  # hybrid and each mode alone
+
+
+def unanswerable_of(path: Path | None) -> list[str]:
+    """The texts of questions that no document answers."""
+    from m3retriever.io import read_queries
+
+    texts = [] if path is None else list(read_queries(path).values())
+    if path is not None and not texts:
+        raise InvalidArgumentError(f"{path} holds no questions")
+    return texts
 
 
 def wanted_of(given: dict[str, float | None], confidence: float | None) -> Wanted | None:

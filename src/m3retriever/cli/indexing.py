@@ -39,6 +39,7 @@ def index(
     """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
     from m3retriever.index import OWN_PROFILE
     from m3retriever.ingest import Added
+    from m3retriever.passages import parents_of
     from m3retriever.profile import save_profile
 
     bad: list[str] = []
@@ -56,6 +57,8 @@ def index(
         if profile is not None:
             save_profile(opened.profile, path / OWN_PROFILE)
         opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
+        if not split and parents_of(opened):
+            say("warning: this index holds passages; without --split, passages of documents that are indexed again stay")
         total, batch = Added(), []
         for document in _documents(files, report if skip_bad else None, clean=clean):
             batch.append(document)

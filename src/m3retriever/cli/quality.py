@@ -22,7 +22,7 @@ from m3retriever.cli.options import (
     QueriesOption,
     names_of,
 )
-from m3retriever.cli.terminal import print_json, progress, show
+from m3retriever.cli.terminal import print_json, progress, say, show
 from m3retriever.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -101,8 +101,19 @@ def read_judged(
     if golden is not None and queries is None and qrels is None:
         return judged_by(index, read_golden(golden))
     if golden is None and queries is not None and qrels is not None:
-        return read_queries(queries), read_qrels(qrels)
+        judged = read_qrels(qrels)
+        say_lacking(index, judged)
+        return read_queries(queries), judged
     raise InvalidArgumentError("give --queries and --qrels, or --golden")
+
+
+def say_lacking(index: M3Index, judged: Mapping[str, Mapping[str, int]]) -> None:
+    """Warn of judged documents that the index does not hold: they count as not found."""
+    from m3retriever.fitting import held_judgements
+
+    _, lacking = held_judgements(index, judged)
+    if lacking:
+        say(f"warning: {lacking} of {sum(map(len, judged.values()))} judgements are about documents that are not in the index")
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m3retriever.cli.fitting import wanted_of
+from m3retriever.cli.fitting import unanswerable_of, wanted_of
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
     CollectionOption,
@@ -50,14 +50,13 @@ def report(
     from m3retriever.calibrating.thresholds import Pairs
     from m3retriever.exactness import exactness
     from m3retriever.fitting import evidence_of, held_judgements
-    from m3retriever.io import read_queries
     from m3retriever.passages import parents_of
     from m3retriever.quality_page import quality_page
     from m3retriever.tuning import tune
 
     named = names_of(measures)
     check_writable(out)
-    wrong = [] if unanswerable is None else list(read_queries(unanswerable).values())
+    wrong = unanswerable_of(unanswerable)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         used = opened.profile
         texts, given = read_judged(opened, queries, qrels, golden)

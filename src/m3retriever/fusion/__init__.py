@@ -32,6 +32,7 @@ from m3retriever.types import FloatArray, ModeScores, Weights
 __all__ = [
     "FITTED",
     "FUSIONS",
+    "POINTWISE",
     "SUMMANDS",
     "Fusion",
     "Summands",
@@ -68,6 +69,7 @@ FITTED: dict[str, Fusion] = {  # on judged questions, by `tuning.learning`
     "logistic": logistic,
     "boosted": boosted,
 }
+POINTWISE = {"weighted_sum", "null_cdf", "routed"}  # score a candidate without looking at the others: may be thresholded
 SUMMANDS: dict[str, Summands] = {
     "weighted_sum": raw,
     "rrf": reciprocal_ranks,
@@ -84,7 +86,9 @@ def fuse(
     function = fusion_named(fusion)
     try:
         return function(scores, weights, **(parameters or {}))
-    except (TypeError, KeyError, AttributeError, OverflowError) as error:
+    except InvalidArgumentError:
+        raise
+    except (TypeError, KeyError, AttributeError, OverflowError, ValueError) as error:
         raise InvalidArgumentError(f"parameters that do not fit the fusion {fusion!r}: {error}") from error
 
 

@@ -74,6 +74,8 @@ def raw(scores: ModeScores) -> FloatArray:
 
 def reciprocal_ranks(scores: ModeScores, *, constant: int = RRF_CONSTANT) -> FloatArray:
     """What `rrf` sums: 1 / (constant + rank) in each mode, (n, 3)."""
+    if not (isinstance(constant, int | float) and math.isfinite(constant) and constant >= 0):
+        raise InvalidArgumentError(f"the constant of rrf is a number >= 0; got {constant!r}")
     parts = np.empty((len(scores), len(MODES)))
     for column in range(len(MODES)):
         values = scores.values[:, column]

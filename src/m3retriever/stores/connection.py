@@ -206,12 +206,14 @@ def collection_name(given: str | None) -> str:
 
 
 def collections_in(path: str | Path) -> list[str]:
-    """Names of the Chroma collections in a folder; none where it holds no Chroma. Changes nothing."""
+    """Names of the Chroma collections in a folder; none where it holds no Chroma. Changes nothing but what a
+    killed writer left half done."""
     database = Path(path) / "chroma.sqlite3"
     if not database.is_file():
         return []
+    mode = "rw" if Path(f"{database}-journal").is_file() else "ro"  # what a killed writer began must be rolled back first
     try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connected:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode={mode}", uri=True)) as connected:
             return [name for (name,) in connected.execute("select name from collections")]
     except sqlite3.Error as error:
         raise StoreError(f"cannot read {database}: {error}; is it a Chroma database?") from error

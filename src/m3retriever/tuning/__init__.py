@@ -14,7 +14,7 @@ import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.evaluation import Comparison, Qrels, compare_values, mean
-from m3retriever.fusion import FUSIONS
+from m3retriever.fusion import FUSIONS, POINTWISE
 from m3retriever.tuning.learning import LEARNERS, route
 from m3retriever.tuning.searches import TRIALS, BayesianSearch, GridSearch, Search, grid_of
 from m3retriever.tuning.settings import STEP, Chosen, Grid, Setting, SettingsTable, simplex
@@ -27,6 +27,7 @@ SEED = 0  # of the folds
 MIN_QUERIES = 10  # with fewer, what is held out says nothing
 SIGNIFICANT = 0.05  # what is learned replaces what is searched for only where chance would do as well this rarely
 LINEAR = "linear"  # the name of what the search finds
+RELATIVE = "relative"  # and of what it finds among fusions that score a document by the other candidates
 BASELINES: dict[str, Setting] = {
     "default": Setting(Weights()),
     **{mode: Setting(Weights.of({mode: 1.0})) for mode in MODES},
@@ -58,11 +59,13 @@ class Tuning:
     Attributes
     ----------
     measure : what was maximised
-    found : under "linear" what the search found, under each learner's name what it learned, and the chosen
-    chosen : whose setting to use: "linear", the best learner that is significantly better on held-out values, or of
-        BASELINES one that is better than that; the held-out values flatter it a little, for they chose it
+    found : under "linear" what the search found, under "relative" what it found among fusions that score a document
+        by the other candidates, under each learner's name what it learned, and the chosen
+    chosen : whose setting to use: "linear", the best of "relative" and the learners where it is significantly better
+        on held-out values, or of BASELINES one that is better than that; these values flatter it a little, for they
+        chose it
     against : for each baseline, the chosen's held-out values compared with it
-    learned : for each learner, its held-out values compared with those of "linear"
+    learned : for each of the others, its held-out values compared with those of "linear"
     grid : the mean of every weighted sum of the first grid over all questions, for a picture
     """
 
@@ -151,11 +154,13 @@ def tune(
         fusions = [name for name in FUSIONS if name != "null_cdf" or name in (parameters or {})]
     _check(table, folds, fusions, learners)
     sums = grid_of(table, "weighted_sum", step, {})
-    searching = _search(search, sums, fusions, step=step, trials=trials, parameters=parameters or {})
-    found = {LINEAR: _found(table, searching.best, folds)}
-    for name in learners:
-        found[name] = _found(table, _learner(name, sums), folds)
-    learned = {name: compare_values(found[LINEAR].held_out, found[name].held_out) for name in learners}
+    finders: dict[str, Callable[[Chosen], Setting]] = {
+        name: _search(search, sums, some, step=step, trials=trials, parameters=parameters or {}).best
+        for name, some in _groups(fusions).items()
+    }
+    finders |= {name: _learner(name, sums) for name in learners}
+    found = {name: _found(table, finder, folds) for name, finder in finders.items()}
+    learned = {name: compare_values(found[LINEAR].held_out, one.held_out) for name, one in found.items() if name != LINEAR}
     chosen = _chosen(learned)
     usual = _better_baseline(table, found[chosen], folds)
     if usual is not None:
@@ -169,6 +174,14 @@ def tune(
         learned=learned,
         grid=tuple(zip([one.weights for one in sums.settings], sums.means(table.everything).tolist(), strict=True)),
     )
+
+
+def _groups(fusions: Sequence[str]) -> dict[str, list[str]]:
+    """Fusions that are searched together. Those that score a document by the other candidates are apart, if any others
+    are asked for: their scores cannot be thresholded well, so they must be clearly better to be chosen."""
+    alone = [name for name in fusions if name in POINTWISE]
+    relative = [name for name in fusions if name not in POINTWISE]
+    return {LINEAR: alone, RELATIVE: relative} if alone and relative else {LINEAR: [*fusions]}
 
 
 def _check(table: SettingsTable, folds: int, fusions: Sequence[str], learners: Sequence[str]) -> None:
