@@ -216,7 +216,7 @@ def test_an_interrupted_run_says_so(tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err.splitlines()[-1]) == (130, "error: interrupted; what was stored is kept")
+    assert (process.returncode, err.splitlines()[-1:]) == (130, ["error: interrupted; what was stored is kept"])
 
 
 def test_without_arguments_the_help_is_shown():
