@@ -74,10 +74,12 @@ def test_the_way_from_index_to_profile_is_as_the_page_says(tmp_path):
 
 def test_the_readme_s_way_to_a_threshold_works(tmp_path):
     (tmp_path / "docs").symlink_to(DOCS)
-    asked = ["design", "quality", "langchain", "llama-index"] * 3
-    write_jsonl(
-        tmp_path / "questions.jsonl", [{"question": f"what of {name}", "relevant": [f"docs/{name}.md"]} for name in asked]
-    )
+    questions = [
+        {"question": line, "relevant": [f"docs/{page.name}"]}
+        for page in sorted(DOCS.glob("*.md"))
+        for line in sorted(page.read_text(encoding="utf-8").splitlines(), key=len)[-5:]
+    ]
+    write_jsonl(tmp_path / "questions.jsonl", questions)
     run(["m3retriever", "index", "docs", "--path", "./index", "--model", "hashing"], tmp_path)
     given = commands(DOCS.parent / "README.md", 2)
     assert [command[1] for command in given] == ["evaluate", "tune", "calibrate", "search", "report"]

@@ -109,9 +109,12 @@ def free_port() -> Callable[[], int]:
     return free_port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium. Without one the tests are skipped, but not in CI, where that would hide a broken page."""
+    """Chromium, closed after each file: its event loop would else be found running by asynchronous tests.
+
+    Without one the tests are skipped, but not in CI, where that would hide a broken page.
+    """
     path = os.environ.get("M3_CHROMIUM", "/usr/bin/chromium")
     if not Path(path).is_file():
         if os.environ.get("CI"):
