@@ -33,6 +33,7 @@ from m3retriever import (
     UnknownDocumentError,
 )
 from m3retriever.stores import agreement, chroma
+from m3retriever.stores.connection import collections_in
 from m3retriever.testing import check_store
 
 ENCODER = HashingEncoder()
@@ -686,3 +687,18 @@ def test_a_payload_of_a_newer_format_is_refused_in_words(tmp_path):
 
 def test_the_lock_error_is_an_oserror_too():
     assert issubclass(StoreLockedError, OSError)
+
+
+def test_what_a_killed_writer_left_half_done_is_rolled_back_when_the_collections_are_listed(tmp_path):
+    code = (
+        "import os, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.executescript('pragma cache_size=1; create table collections (name); insert into collections values (1);')\n"
+        "database.execute('begin')\n"
+        "database.execute('update collections set name = 2')\n"
+        "database.executemany('insert into collections values (?)', [('x' * 4000,)] * 500)\n"
+        "os._exit(1)  # a journal stays\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "chroma.sqlite3")], check=False)
+    assert (tmp_path / "chroma.sqlite3-journal").is_file()
+    assert collections_in(tmp_path) == [1]
