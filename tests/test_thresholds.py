@@ -102,6 +102,12 @@ def test_a_rate_asked_of_a_sample_and_of_its_rates_is_the_same_score(sample, wan
         assert for_rate(np.array(sample), wanted) == rates.score_at(wanted)
 
 
+def test_a_rate_that_is_a_share_up_to_rounding_is_that_share():
+    sample = np.arange(10) / 10
+    below = np.nextafter(0.3, 0)
+    assert for_rate(sample, below) == Rates.of(sample).score_at(below) == for_rate(sample, 0.3) == 0.7
+
+
 @settings(max_examples=100, deadline=None)
 @given(drawn_pairs, st.sampled_from([0.3, 0.5, 0.8, 1.0]))
 def test_no_other_threshold_would_do_better(drawn, wanted):

@@ -13,6 +13,7 @@ from m3retriever.vectors import FloatArray
 
 POINTS = 120  # kept of a larger sample: half of them for the rarest tenth, which thresholds are about
 SHOWN = 100  # characters of a wrong value in an error
+ROUNDING = 1e-9  # of a share
 TAIL = 10.0  # the tail beyond the sample falls as over its rarest factor of ten
 
 
@@ -63,7 +64,7 @@ class Rates:
 
         ProfileError for a share below what the sample can tell.
         """
-        low_enough = np.flatnonzero(np.array(self.rates) <= rate)
+        low_enough = np.flatnonzero(np.array(self.rates) <= rate + ROUNDING)
         if not len(low_enough):
             raise ProfileError(f"a sample of this size tells rates down to {self.rates[-1]:.2g}; got {rate:g}: fit on more")
         return self.scores[int(low_enough[0])]

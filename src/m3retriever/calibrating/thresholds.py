@@ -181,7 +181,7 @@ def for_rate(sample: FloatArray, wanted: float) -> float:
     falling = np.sort(np.asarray(sample, np.float64))[::-1]
     if not len(falling):
         raise InvalidArgumentError("a false-positive rate needs scores of what should not be returned; got none")
-    allowed = math.floor(wanted * len(falling) + ROUNDING)
+    allowed = math.floor((wanted + ROUNDING) * len(falling))
     if not allowed and wanted > 0:
         raise InvalidArgumentError(
             f"{len(falling)} scores tell rates down to {1 / len(falling):.2g}; got {wanted:g}: give more"
