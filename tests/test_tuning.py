@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from m3retriever.encoders.hashing import HashingEncoder
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.evaluation import evaluate_run, run_of
+from m3retriever.fitting import tuned_profile
 from m3retriever.fusion import FUSIONS, fuse
 from m3retriever.ranking import Ranking
 from m3retriever.stores.memory import MemoryStore
@@ -288,3 +289,22 @@ def test_fusions_that_look_at_the_other_candidates_must_be_clearly_better():
     assert tuned.found["relative"].setting.fusion in ("rrf", "min_max", "z_score")
     assert tuned.chosen != "relative" or tuned.learned["relative"].p_value < 0.05
     assert list(tune(*questions(40, {"dense": 0.4}), step=0.5, fusions=["rrf"]).learned) == []
+
+
+def test_a_tuned_profile_has_the_weights_found_and_nothing_that_was_fitted_to_others():
+    curve = {"scores": [0.1], "probabilities": [0.5]}
+    before = Profile(
+        depth=50,
+        thresholds={"hybrid": 0.3, "dense": 0.4},
+        calibration={"hybrid": curve, "dense": curve},
+        fitted={"calibration": {"questions": 9, "hybrid": {"brier": 0.1}, "dense": {"brier": 0.2}}},
+    )
+    tuned = tune(*questions(60, {"dense": 0.6, "sparse": 0.2}), fusions=["weighted_sum"], step=0.1)
+    after = tuned_profile(before, tuned, documents=12)
+    assert after.weights == tuned.best.weights
+    assert after.weights.dense > after.weights.colbert, "so that a wrong order would show"
+    assert (after.fusion, after.depth) == ("weighted_sum", 50)
+    assert (after.thresholds, after.calibration) == ({"dense": 0.4}, {"dense": curve})
+    assert after.fitted["calibration"] == {"questions": 9, "dense": {"brier": 0.2}}
+    assert after.fitted["tuning"]["held_out"] == pytest.approx(np.mean(list(tuned.held_out.values())))
+    assert after.fitted["tuning"]["documents"] == 12
