@@ -12,7 +12,7 @@ import streamlit as st
 from m3retriever import MODES
 from m3retriever.inspector.analysis import Cell, Match, Part, Tick
 from m3retriever.inspector.i18n import Translate
-from m3retriever.inspector.palette import Palette, rgba
+from m3retriever.palette import Palette, rgba
 
 HEAT_RANGE = [0.2, 1.0]  # similarities below are as pale as can be
 AXIS_PIXELS = 22  # Streamlit counts the axis into a chart's height
@@ -53,7 +53,7 @@ def score_strip(ticks: Sequence[Tick], *, threshold: float | None, palette: Pale
             x=alt.X("score:Q", scale=scale, title=None, axis=axis),
             y=alt.value(TICK_TOP),
             y2=alt.value("height"),
-            color=alt.condition("datum.above", alt.value(palette.above), alt.value(palette.muted)),
+            color=alt.condition("datum.above", alt.value(palette.hybrid), alt.value(palette.muted)),
             opacity=alt.condition("datum.listed", alt.value(0.9), alt.value(0.3)),
             tooltip=[
                 alt.Tooltip("label:N", title=t("column.title")),

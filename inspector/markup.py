@@ -16,7 +16,7 @@ import streamlit as st
 from m3retriever import MODES, Weights
 from m3retriever.inspector.analysis import Part, Passage, Row
 from m3retriever.inspector.i18n import Translate
-from m3retriever.inspector.palette import Palette, rgba
+from m3retriever.palette import Palette, rgba
 
 Html = NewType("Html", str)
 

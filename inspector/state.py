@@ -13,8 +13,8 @@ import streamlit as st
 
 from m3retriever import MODES, Profile, Weights
 from m3retriever.inspector.i18n import LANGUAGES, language_of
-from m3retriever.inspector.palette import DARK, LIGHT, Palette
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS
+from m3retriever.palette import DARK, LIGHT, Palette
 
 QUERY, THRESHOLD, K, LANGUAGE = "q", "threshold", "k", "lang"  # URL parameters, beside the three modes
 HISTORY, PICKED, SELECTED, RUN = "history", "picked", "selected", "run"  # of the session alone

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "ranking": {"errors", "types", "fusion", "calibration"},
     "ingest": {"types"},
     "twins": set(),
+    "palette": set(),
     "diversity": {"errors", "types"},
     "reranking": PURE | {"fusion", "ranking", "profile", "scoring"},
     "extractive": PURE | {"reranking"},

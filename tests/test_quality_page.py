@@ -18,6 +18,7 @@ from m3retriever.calibration import Calibration
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.evaluation import Evaluation, compare_values, evaluate_scores
 from m3retriever.exactness import Exactness
+from m3retriever.palette import DARK, LIGHT, STEPS, hexadecimal, oklch, ramp
 from m3retriever.quality_page import quality_page
 from m3retriever.quality_page.charts import (
     LARGEST,
@@ -31,7 +32,6 @@ from m3retriever.quality_page.charts import (
     threshold_picture,
 )
 from m3retriever.quality_page.charts import shares as shares_bar
-from m3retriever.quality_page.colours import DARK, LIGHT, STEPS, hexadecimal, oklch, ramp
 from m3retriever.quality_page.fits import best_mark, chosen_threshold, levels_strip, thresholds_section
 from m3retriever.quality_page.markup import chance, counted, escaped, paragraph, score, shortened, signed, table, tag, text
 from m3retriever.quality_page.overview import first_rank, headline, verdict, without_long_lists, worst_questions

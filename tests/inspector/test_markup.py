@@ -8,7 +8,7 @@ from m3retriever import Weights
 from m3retriever.inspector import markup
 from m3retriever.inspector.analysis import Part, Passage, Row, Tint
 from m3retriever.inspector.i18n import translator
-from m3retriever.inspector.palette import LIGHT, rgba
+from m3retriever.palette import LIGHT, rgba
 
 FOLDER = Path(m3retriever.inspector.__file__).parent
 EVIL = "<img src=x onerror='a'> \"&"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m3retriever.quality_page.colours import DARK, LIGHT, STEPS, variables
+from m3retriever.palette import DARK, LIGHT, STEPS, variables
 
 FONTS = (
     'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", '

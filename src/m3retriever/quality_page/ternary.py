@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from m3retriever.quality_page.colours import STEPS
+from m3retriever.palette import STEPS
 from m3retriever.quality_page.markup import Markup, pixels, tag, text
 from m3retriever.quality_page.shapes import Scale, box, label, line, picture
 from m3retriever.types import Weights

@@ -1,4 +1,7 @@
-"""The page's colours, light and dark: one for each mode throughout, and a ramp of even steps for the map of weights."""
+"""The colours of every picture, light and dark: one for each mode, and a ramp of even steps for the map of weights.
+
+`.streamlit/config.toml` in the inspector gives Streamlit's own widgets the same.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,15 @@ class Palette:
     background: str
     ramp_from: float
     ramp_to: float
+
+    def of(self, mode: str) -> str:
+        """The colour of a mode, or of "hybrid"."""
+        return {"hybrid": self.hybrid, "dense": self.dense, "sparse": self.sparse, "colbert": self.colbert}[mode]
+
+    @property
+    def ramp(self) -> list[str]:
+        """The map's colours, lowest value first."""
+        return ramp(self.ramp_from, self.ramp_to)
 
 
 LIGHT = Palette(
@@ -63,7 +75,7 @@ DARK = Palette(
 def variables(palette: Palette) -> str:
     """The palette as CSS: `--dense:#2f6fdb;`, and the ramp as `--step-0` to `--step-15`."""
     named = {field.name: value for field in fields(palette) if isinstance(value := getattr(palette, field.name), str)}
-    named |= {f"step-{step}": colour for step, colour in enumerate(ramp(palette.ramp_from, palette.ramp_to))}
+    named |= {f"step-{step}": colour for step, colour in enumerate(palette.ramp)}
     return "".join(f"--{name}:{value};" for name, value in named.items())
 
 
@@ -86,6 +98,12 @@ def oklch(lightness: float, chroma: float, hue: float) -> tuple[float, float, fl
     green = -1.2684380046 * long + 2.6097574011 * middle - 0.3413193965 * short
     blue = -0.0041960863 * long - 0.7034186147 * middle + 1.7076147010 * short
     return _encoded(red), _encoded(green), _encoded(blue)
+
+
+def rgba(colour: str, alpha: float) -> str:
+    """A colour made transparent. `rgba("#ff0000", 0.5)` is "rgba(255, 0, 0, 0.50)"."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {alpha:.2f})"
 
 
 def hexadecimal(colour: tuple[float, float, float]) -> str:
