@@ -80,6 +80,15 @@ def test_golden_answers_are_ids_or_texts(index):
         judged_by(index, questions[:1] * 2)
 
 
+def test_golden_grades_are_kept_and_what_is_missing_can_be_left_out(index):
+    question = GoldenQuestion("1", "red?", ("fox",), {"fox": 2, "wine": 0, "gone": 0})
+    assert judged_by(index, [question])[1] == {"1": {"fox": 2, "wine": 0}}
+    missing = []
+    lost = question._replace(relevant=("fox", "gone"), grades={"fox": 2})
+    assert judged_by(index, [lost], on_missing=lambda *one: missing.append(one))[1] == {"1": {"fox": 2}}
+    assert missing == [("1", "gone")]
+
+
 def run(*arguments):
     program = str(Path(sys.executable).with_name("m3retriever"))
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 
+import chromadb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from m3retriever import (
     MemoryStore,
     Profile,
     ProfileError,
+    StoreError,
     UnknownDocumentError,
     Weights,
     save_profile,
@@ -280,7 +282,30 @@ def test_explain_says_which_stage_cut_a_document(index):
     narrow = M3Index(index.encoder, index.store, Profile(depth=1))
     lost = narrow.explain("red fox jumps", "whale", k=1)
     assert (lost.stage, lost.rank, lost.ranks) == ("not a candidate", None, {})
-    assert "depth" in lost.advice
+    assert lost.deeper is not None
+    assert f"depth to {lost.deeper.depth}" in lost.advice
+    wider = M3Index(index.encoder, index.store, Profile(depth=lost.deeper.depth))
+    assert wider.explain("red fox jumps", "whale", k=1).ranks["dense"] == lost.deeper.ranks["dense"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 8), st.integers(0, 79))
+def test_the_depth_that_is_named_brings_the_document_in_and_one_less_does_not(seed, depth, chosen):
+    random = np.random.default_rng(seed)
+    words = [f"w{number}" for number in range(30)]
+    texts = [" ".join(random.choice(words, 4)) for _ in range(80)]
+    index = M3Index(HashingEncoder(), MemoryStore(), Profile(depth=depth))
+    index.add([Document(str(number), text) for number, text in enumerate(texts)])
+    query = " ".join(random.choice(words, 3))
+    lost = index.explain(query, str(chosen), k=1)
+    if lost.stage != "not a candidate":
+        assert lost.deeper is None
+        return
+    assert lost.deeper is not None, "80 documents are all found in the end"
+    index.profile = Profile(depth=lost.deeper.depth)
+    assert index.explain(query, str(chosen), k=1).stage != "not a candidate"
+    index.profile = Profile(depth=lost.deeper.depth - 1)
+    assert index.explain(query, str(chosen), k=1).stage == "not a candidate"
 
 
 def test_a_lost_document_has_the_score_it_would_have_among_the_candidates():
@@ -541,3 +566,45 @@ def test_a_call_may_bring_a_profile_of_its_own(index, tmp_path):
         for call in (index.search, index.search_diverse, lambda query, profile: index.explain(query, "fox", profile=profile)):
             with pytest.raises(ProfileError):
                 call("red", profile=bad)
+
+
+def contents(folder):
+    """Every file's bytes, without LMDB's table of readers, which is no content."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock.mdb"}
+
+
+def test_a_read_only_index_answers_alike_and_changes_nothing_of_ours(tmp_path):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+        expected = index.search("red fox"), index.explain("red fox", "whale")
+    files, before = set(contents(tmp_path)), contents(tmp_path / "m3")
+    with M3Index.open(tmp_path, read_only=True) as index:
+        assert (index.search("red fox"), index.explain("red fox", "whale")) == expected
+    assert contents(tmp_path / "m3") == before
+    assert set(contents(tmp_path)) == files, "Chroma keeps its own books in a file that was there"
+
+
+def test_a_read_only_index_refuses_writes_and_leaves_what_another_client_added(tmp_path):
+    with M3Index.open(tmp_path, model="hashing") as index:
+        index.add(DOCUMENTS)
+    client = chromadb.PersistentClient(str(tmp_path))
+    client.get_collection("m3retriever").upsert(ids=["theirs"], documents=["red"], embeddings=[[1.0] + [0.0] * 255])
+    client.close()
+    before = contents(tmp_path / "m3")
+    with M3Index.open(tmp_path, read_only=True) as index:
+        assert index.store.missing() == ["theirs"], "what another client added waits"
+        for write in (lambda: index.add([Document("new", "x")]), lambda: index.delete(["fox"]), index.store.remember):
+            with pytest.raises(StoreError, match="opened to be read only"):
+                write()
+    assert contents(tmp_path / "m3") == before  # Chroma itself works through its log
+    with M3Index.open(tmp_path) as index:
+        assert "theirs" in index.ids()
+
+
+def test_what_is_not_there_cannot_be_opened_to_be_read(tmp_path):
+    with pytest.raises(StoreError, match="no index in"):
+        M3Index.open(tmp_path / "none", model="hashing", read_only=True)
+    assert not list(tmp_path.iterdir())
+    chromadb.PersistentClient(str(tmp_path)).create_collection("theirs").add(ids=["1"], documents=["x"], embeddings=[[1.0]])
+    with pytest.raises(StoreError, match="holds no vectors yet"):
+        M3Index.open(tmp_path, model="hashing", collection="theirs", read_only=True)

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3retriever import InvalidArgumentError, InvalidDocumentError
-from m3retriever.io import read_qrels, read_queries, read_run, write_run
+from m3retriever.io import (
+    GoldenQuestion,
+    read_golden,
+    read_qrels,
+    read_queries,
+    read_run,
+    replace_text,
+    write_golden,
+    write_run,
+)
 
 BEIR = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td 2\t0\nq2\td1\t1\n"
 TREC = "q1 0 d1 2\nq1 0 d2 0\n\nq2 0 d1 -1\n"
@@ -96,3 +105,35 @@ def test_an_id_that_would_break_a_run_is_refused_before_anything_is_written(tmp_
     with pytest.raises(InvalidArgumentError, match="without tabs"):
         write_run({"q": {"fine": 1.0, id: 0.5}}, path)
     assert not path.exists()
+
+
+def test_golden_questions_come_back_as_they_were_written(tmp_path):
+    given = [GoldenQuestion("1", "红色?\nnew line", ("a b", "c"), {"a b": 2, "d": 0}), GoldenQuestion("x", "plain", ("a",))]
+    write_golden(given, tmp_path / "golden.jsonl")
+    assert read_golden(tmp_path / "golden.jsonl") == given
+    assert given[0].judged == {"a b": 2, "c": 1, "d": 0}
+    assert [file.name for file in tmp_path.iterdir()] == ["golden.jsonl"]
+
+
+@pytest.mark.parametrize("grades", ['["a"]', '{"a": -1}', '{"a": 1.5}', '{"a": true}', '{"a": "2"}'])
+def test_grades_are_whole_numbers_by_id(write, grades):
+    path = write("golden.jsonl", f'{{"question": "q", "relevant": ["a"], "grades": {grades}}}')
+    with pytest.raises(InvalidDocumentError, match="line 1: want 'grades' as an object of ids with whole numbers"):
+        read_golden(path)
+
+
+def test_grades_can_stand_for_relevant(write):
+    [one] = read_golden(write("golden.jsonl", '{"question": "q", "grades": {"a": 0}}'))
+    assert (one.relevant, one.judged) == ((), {"a": 0})
+
+
+def test_a_file_is_replaced_in_one_step_or_left_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    replace_text(path, "old")
+    with pytest.raises(AttributeError):
+        replace_text(path, None)
+    (tmp_path / "link").symlink_to(path)
+    replace_text(tmp_path / "link", "new \ud800")
+    assert path.read_text() == "new ?"
+    assert (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -151,11 +151,17 @@ def evaluate_scores(
     return Evaluation(tuple(judged), {mode: evaluate_run(run, judged, measures) for mode, run in runs.items()}, runs)
 
 
-def judged_by(index: FindsDocuments, questions: Sequence[GoldenQuestion]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+def judged_by(
+    index: FindsDocuments,
+    questions: Sequence[GoldenQuestion],
+    *,
+    on_missing: Callable[[str, str], None] | None = None,
+) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """Queries and qrels of golden questions, whose answers are ids or texts: every document that holds such a text.
 
-    A passage that is named, or holds such a text, stands for its document. InvalidArgumentError names a question
-    with an answer that the index does not have.
+    A passage that is named, or holds such a text, stands for its document. An answer that the index does not have
+    is an InvalidArgumentError that names the question, or goes to `on_missing`, (question id, answer), and is left out.
+    Documents that were judged not to answer need not be here.
     """
     parents = parents_of(index)
     split = set(parents.values())
@@ -164,15 +170,21 @@ def judged_by(index: FindsDocuments, questions: Sequence[GoldenQuestion]) -> tup
     for question in questions:
         if question.id in queries:
             raise InvalidArgumentError(f"ids of questions must be unique; {question.id!r} comes more than once")
-        known = set(index.ids(among=question.relevant)) | (split & set(question.relevant))
-        answers = set(known)
-        for text in question.relevant:
-            if text not in known and not (holding := index.ids(where_document={"$contains": text})):
-                raise InvalidArgumentError(f"question {question.id!r}: no document has the id or holds the text {text[:80]!r}")
-            if text not in known:
-                answers.update(holding)
-        documents = sorted({parents.get(id, id) for id in answers})
-        queries[question.id], qrels[question.id] = question.question, dict.fromkeys(documents, 1)
+        judged = question.judged
+        known = set(index.ids(among=list(judged))) | (split & set(judged))
+        grades: dict[str, int] = {}
+        for answer, grade in judged.items():
+            holding = [answer] if answer in known else index.ids(where_document={"$contains": answer}) if grade else []
+            if grade and not holding:
+                if on_missing is None:
+                    raise InvalidArgumentError(
+                        f"question {question.id!r}: no document has the id or holds the text {answer[:80]!r}"
+                    )
+                on_missing(question.id, answer)
+            for id in holding:
+                owner = parents.get(id, id)
+                grades[owner] = max(grade, grades.get(owner, grade))
+        queries[question.id], qrels[question.id] = question.question, dict(sorted(grades.items()))
     return queries, qrels
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,20 @@ class SharedToken:
 
 
 @dataclass(frozen=True)
+class Deeper:
+    """Where a search finds a document that is no candidate at the depth asked for.
+
+    Attributes
+    ----------
+    depth : the depth at which the dense or the sparse search brings it in
+    ranks : its place among the candidates of a search that deep, or deeper, when ranked by one mode alone
+    """
+
+    depth: int
+    ranks: Mapping[Mode, int]
+
+
+@dataclass(frozen=True)
 class Explanation:
     """One document seen from one query.
 
@@ -47,6 +61,7 @@ class Explanation:
     best, last : the scores of the first hit and of the k-th; None where there are fewer
     threshold : the threshold in force
     shared_tokens : what query and document have in common, largest product first
+    deeper : of a document that is no candidate, where a deeper search finds it; None where none does
     """
 
     query: str
@@ -62,6 +77,7 @@ class Explanation:
     last: float | None
     threshold: float | None
     shared_tokens: tuple[SharedToken, ...]
+    deeper: Deeper | None = None
 
     @property
     def advice(self) -> str:
@@ -71,8 +87,11 @@ class Explanation:
         if self.stage == "filtered out":
             return "it does not pass the filter"
         if self.stage == "not a candidate":
+            if self.deeper is None:
+                return "neither the dense nor the sparse search finds it, even far deeper: search for words it contains"
             return (
-                "neither the dense nor the sparse search found it: raise the profile's depth, or search for words it contains"
+                f"neither the dense nor the sparse search found it: raise the profile's depth to {self.deeper.depth}, or "
+                "search for words it contains"
             )
         if self.threshold == math.inf:
             return f"its score is {self.score:.4f}, and no score is as probable as the threshold asks for"
@@ -94,6 +113,7 @@ def explain(
     k: int,
     passes: bool,
     shared: tuple[SharedToken, ...] = (),
+    deeper: Deeper | None = None,
 ) -> Explanation:
     """Where a document stands among a query's candidates; `own` holds its scores, candidate or not, `passes`
     says whether it passes the filter."""
@@ -127,7 +147,25 @@ def explain(
         last=float(fused[eligible[k - 1]]) if len(eligible) >= k else None,
         threshold=ranking.threshold,
         shared_tokens=shared,
+        deeper=deeper,
     )
+
+
+def deeper(id: str, search: Callable[[int], ModeScores], depth: int, limit: int) -> Deeper | None:
+    """Where a document is found that a search of this depth does not find; None where none does down to the limit.
+
+    `search` gives a query's candidates at a depth; it is called with few of them, each four times the last.
+    """
+    while depth < limit:
+        depth = min(4 * depth, limit)
+        candidates = search(depth)
+        if id not in candidates.ids:
+            continue
+        row = candidates.ids.index(id)
+        ranks = {mode: places[row] for mode, places in mode_ranks(candidates).items()}
+        least = min(ranks[mode] for mode in candidates.found_by[row])
+        return Deeper(least if id in search(least).ids else depth, ranks)
+    return None
 
 
 def shared_tokens(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -33,6 +33,8 @@ def calibrate_index(
     qrels: Qrels,
     wanted: Wanted | None = None,
     *,
+    profile: Profile | None = None,
+    scores: Mapping[str, ModeScores] | None = None,
     unanswerable: Sequence[str] = (),
     on_step: Step = lambda done: None,
 ) -> tuple[dict[str, Calibrated], Profile]:
@@ -46,19 +48,36 @@ def calibrate_index(
     wanted
         What the thresholds are for. For a recall that the profile's depth cannot give, the depth is doubled
         until it can, and the returned profile has that depth; where no depth can, it stays.
+    profile
+        What the scores are fused with, of the index's own depth; default: the index's own.
+    scores
+        Of the questions, taken before with `evaluation.score_all`; default: they are taken here.
     unanswerable
         Texts of questions that no document answers.
     on_step
         Called with the number of questions scored after each batch, and with 1 after each mode.
     """
-    profile, (judged, lost) = index.profile, held_judgements(index, qrels)
-    scores = score_all(index, queries, judged, on_step=on_step)
+    profile, (judged, lost) = profile or index.profile, held_judgements(index, qrels)
+    scores = _scores_of(index, queries, judged, scores, on_step)
     evidence = evidence_of(index, queries, judged, scores, unanswerable=unanswerable, on_step=on_step)
     profile, evidence = _deep_enough(index, queries, unanswerable, evidence, profile, wanted, on_step)
     calibrated = calibrate(evidence, profile, wanted, on_step=on_step)
     on = {"questions": len(judged), "unanswerable": len(unanswerable), "documents": len(index)}
     on |= {"judged_but_not_in_the_index": lost} if lost else {}
     return calibrated, fitted_profile(_bound(profile, index), calibrated, wanted, **on)
+
+
+def _scores_of(
+    index: M3Index,
+    queries: Mapping[str, str],
+    wanted: Collection[str],
+    taken: Mapping[str, ModeScores] | None,
+    on_step: Step,
+) -> dict[str, ModeScores]:
+    """Scores of the questions wanted: those taken before, or taken now."""
+    if taken is None:
+        return score_all(index, queries, wanted, on_step=on_step)
+    return {query: taken[query] for query in wanted}
 
 
 def held_judgements(index: M3Index, qrels: Qrels) -> tuple[dict[str, dict[str, int]], int]:
@@ -143,18 +162,19 @@ def tune_index(
     queries: Mapping[str, str],
     qrels: Qrels,
     *,
+    scores: Mapping[str, ModeScores] | None = None,
     fusions: Sequence[str] = tuple(SUMMANDS),
     on_step: Step = lambda done: None,
     **settings: Any,
 ) -> tuple[Tuning, Profile]:
     """The weights and the fusion that suit judged questions, and the index's profile with them in it.
 
-    Every preset is a baseline, beside the default and each mode alone. `settings` are those of `tuning.tune`;
-    `on_step` is called with the number of questions scored, after each batch. What was calibrated for other
-    weights is left out of the profile: calibrate again.
+    Every preset is a baseline, beside the default and each mode alone. `scores` as in `calibrate_index`, `settings` are
+    those of `tuning.tune`; `on_step` is called with the number of questions scored, after each batch. What was
+    calibrated for other weights is left out of the profile: calibrate again.
     """
     judged = by_owner(qrels, parents_of(index))
-    scores = score_all(index, queries, answerable(judged), on_step=on_step)
+    scores = _scores_of(index, queries, answerable(judged), scores, on_step)
     parameters = {"null_cdf": {"unrelated": _rates(unrelated_pairs(index, queries, judged))}} if "null_cdf" in fusions else {}
     presets = {name: Setting(weights) for name, weights in PRESETS.items()}
     tuning = tune(scores, judged, fusions=fusions, parameters=parameters, baselines=presets, **settings)

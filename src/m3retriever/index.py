@@ -12,8 +12,8 @@ import numpy as np
 from m3retriever.checks import check_k, listed_ids
 from m3retriever.diversity import check_balance, mmr, on_the_scale_of
 from m3retriever.documents import Documents, one_filter
-from m3retriever.errors import InvalidArgumentError, UnknownDocumentError
-from m3retriever.explanation import Explanation, SharedToken, explain, shared_tokens
+from m3retriever.errors import InvalidArgumentError, StoreError, UnknownDocumentError
+from m3retriever.explanation import Deeper, Explanation, SharedToken, deeper, explain, shared_tokens
 from m3retriever.filters import predicate
 from m3retriever.fusion import mode_ranks, top_k
 from m3retriever.passages import DocumentSearch
@@ -37,6 +37,7 @@ from m3retriever.types import (
 from m3retriever.watched import WatchedProfile
 
 OWN_PROFILE = "profile.toml"  # in the index's folder
+DEEPEST = 5_000  # candidates among which `explain` looks for a document that is none at the depth asked for
 
 
 class M3Index(DocumentSearch, Documents):
@@ -78,6 +79,7 @@ class M3Index(DocumentSearch, Documents):
         model: str | Encoder | None = None,
         collection: str | None = None,
         profile: Profile | str | Path | None = None,
+        read_only: bool = False,
     ) -> M3Index:
         """The index in a folder; made with the first document where there is none.
 
@@ -93,6 +95,8 @@ class M3Index(DocumentSearch, Documents):
         profile
             A Profile, a TOML file or the name of a preset; default: `profile.toml` in the folder where
             there is one. A file is read again when it changes.
+        read_only
+            Change no document; StoreError where there is no index. See `ChromaStore`.
         """
         if not str(path):
             raise InvalidArgumentError("path must name a folder; got ''")
@@ -102,7 +106,9 @@ class M3Index(DocumentSearch, Documents):
         if model is None and not ChromaStore.exists(path, collection):
             model = DEFAULT_MODEL
         encoder = None if model is None else as_encoder(model)  # before a folder is made for it
-        store = ChromaStore(path, collection=collection)
+        if read_only and not ChromaStore.exists(path, collection):
+            raise StoreError(f"there is no index in {path} to be read")
+        store = ChromaStore(path, collection=collection, read_only=read_only)
         try:
             if encoder is None:
                 encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL)
@@ -304,8 +310,9 @@ class M3Index(DocumentSearch, Documents):
         document = next(iter(self.get([id])), None)
         if document is None:
             raise UnknownDocumentError([id], asked=1)
-        vectors = self._encode_queries([query])
-        candidates = replace(self.store.search(vectors, depth=max(chosen.depth, k), where=where), query=query)
+        vectors, depth = self._encode_queries([query]), max(chosen.depth, k)
+        candidates = replace(self.store.search(vectors, depth=depth, where=where), query=query)
+        passes = where is None or id in self.ids(where, among=[id])
         return explain(
             query,
             document,
@@ -313,8 +320,9 @@ class M3Index(DocumentSearch, Documents):
             candidates=candidates,
             ranking=ranking,
             k=k,
-            passes=where is None or id in self.ids(where, among=[id]),
+            passes=passes,
             shared=self._shared_tokens(vectors, query, id),
+            deeper=self._deeper(vectors, id, depth, where) if passes and id not in candidates.ids else None,
         )
 
     # -- async twins -------------------------------------------------------------------------------
@@ -362,6 +370,10 @@ class M3Index(DocumentSearch, Documents):
             if len(hits) >= k:
                 break
         return hits[:k]
+
+    def _deeper(self, query: M3Vectors, id: str, depth: int, where: Where | None) -> Deeper | None:
+        limit = min(len(self), DEEPEST)
+        return deeper(id, lambda wanted: self.store.search(query, depth=wanted, where=where), depth, limit)
 
     def _shared_tokens(self, query: M3Vectors, text: str, id: str) -> tuple[SharedToken, ...]:
         if not isinstance(self.store, HoldsVectors):

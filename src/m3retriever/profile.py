@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from m3retriever.calibration import calibration_of
 from m3retriever.errors import InvalidArgumentError, ProfileError
 from m3retriever.fusion import fuse, fusion_named
+from m3retriever.io import replace_text
 from m3retriever.types import MODES, ModeScores, Profile, Weights
 
 if sys.version_info >= (3, 11):
@@ -101,6 +101,14 @@ def _check_fusion(profile: Profile) -> None:
 
 def save_profile(profile: Profile, path: str | Path) -> None:
     """Write a profile as TOML; the file is replaced in one step, so a reader never sees half of it."""
+    try:
+        replace_text(path, profile_text(profile))
+    except OSError as error:
+        raise ProfileError(f"cannot write the profile {path}: {error.strerror}") from error
+
+
+def profile_text(profile: Profile) -> str:
+    """A profile as TOML, which `load_profile` reads back."""
     import tomli_w
 
     content: dict[str, Any] = {"fusion": profile.fusion, "depth": profile.depth}
@@ -112,14 +120,7 @@ def save_profile(profile: Profile, path: str | Path) -> None:
     for name in ("calibration", "parameters", "fitted"):
         if held := getattr(profile, name):
             content[name] = plain(held)
-    target = Path(path).resolve()  # of a link the file, which keeps its place
-    draft = target.with_name(f"{target.name}.{uuid4().hex}.new")  # one of its own for every writer
-    text = tomli_w.dumps(content)
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(target)
-    except OSError as error:
-        raise ProfileError(f"cannot write the profile {path}: {error.strerror}") from error
+    return tomli_w.dumps(content)
 
 
 def _from_mapping(content: Mapping[str, Any]) -> Profile:

@@ -61,7 +61,7 @@ def tune(
     check_writable(out)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
-        settings = {"measure": measure, "step": step, "search": search, "trials": trials, "folds": folds}
+        settings: dict[str, Any] = {"measure": measure, "step": step, "search": search, "trials": trials, "folds": folds}
         with progress("scoring", total=len(answerable(judged))) as advance:
             found, fitted = tune_index(
                 opened, texts, judged, fusions=fusions, learners=learners, on_step=advance, **settings

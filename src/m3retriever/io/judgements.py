@@ -2,36 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
 from m3retriever.io.rows import json_lines, json_object, rows_of, text_lines
+from m3retriever.io.writing import replace_text
 
 RUN_COLUMNS = 6  # query, Q0, document, rank, score, tag
 
 
 class GoldenQuestion(NamedTuple):
-    """A question with the ids (or the texts) of the documents that answer it."""
+    """A question with the ids (or the texts) of the documents that answer it.
+
+    `grades` says of documents by id how well they do, 0 for those that do not; a relevant one without a grade has 1.
+    """
 
     id: str
     question: str
     relevant: tuple[str, ...]
+    grades: Mapping[str, int] = {}  # never changed
+
+    @property
+    def judged(self) -> dict[str, int]:
+        """{id or text: grade}, of all that was judged."""
+        return {**dict.fromkeys(self.relevant, 1), **self.grades}
 
 
 def read_golden(path: str | Path) -> list[GoldenQuestion]:
-    """Questions with their relevant ids or texts: JSONL of `{"id", "question", "relevant": [...]}`; ids may be left out."""
+    """Questions with their relevant ids or texts: JSONL of `{"id", "question", "relevant": [...]}`; ids may be left out.
+
+    `"grades": {id: grade}` may say more, and stand for "relevant"; a grade is a whole number from 0, which is not relevant.
+    """
     questions: list[GoldenQuestion] = []
     for place, row in rows_of(json_lines, Path(path)):
         row = json_object(place, row)
-        question, relevant = row.get("question"), row.get("relevant")
-        if not isinstance(question, str) or not isinstance(relevant, list) or not relevant:
+        question, relevant, grades = row.get("question"), row.get("relevant", []), row.get("grades", {})
+        if not isinstance(question, str) or not isinstance(relevant, list) or not (relevant or grades):
             raise InvalidDocumentError(f"{place}: want 'question' (a str) and 'relevant' (a list of ids); got {sorted(row)}")
         id = str(row.get("id", len(questions) + 1))
-        questions.append(GoldenQuestion(id, question, tuple(str(one) for one in relevant)))
+        questions.append(GoldenQuestion(id, question, tuple(str(one) for one in relevant), _grades(place, grades)))
     return questions
+
+
+def write_golden(questions: Iterable[GoldenQuestion], path: str | Path) -> None:
+    """Write what `read_golden` reads; the file is replaced in one step, so a reader never sees half of it."""
+    replace_text(path, golden_text(questions))
+
+
+def golden_text(questions: Iterable[GoldenQuestion]) -> str:
+    """Questions as `read_golden` reads them."""
+    lines = []
+    for one in questions:
+        row: dict[str, Any] = {"id": one.id, "question": one.question, "relevant": list(one.relevant)}
+        row |= {"grades": dict(one.grades)} if one.grades else {}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
+def _grades(place: str, grades: Any) -> dict[str, int]:
+    if not isinstance(grades, Mapping) or any(type(grade) is not int or grade < 0 for grade in grades.values()):
+        raise InvalidDocumentError(f"{place}: want 'grades' as an object of ids with whole numbers from 0; got {grades!r}")
+    return {str(id): grade for id, grade in grades.items()}
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -88,9 +123,15 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
 
 
 def write_run(run: Mapping[str, Mapping[str, float]], path: str | Path, *, tag: str = "m3retriever") -> None:
-    """Write a TREC run, best first, ties by id; columns are parted by tabs, so that ids may hold spaces.
+    """Write a TREC run; see `run_text`."""
+    text = run_text(run, tag=tag)
+    Path(path).write_text(text, encoding="utf-8")
 
-    InvalidArgumentError, before anything is written, for an id that holds a tab or a line break.
+
+def run_text(run: Mapping[str, Mapping[str, float]], *, tag: str = "m3retriever") -> str:
+    """A TREC run, best first, ties by id; columns are parted by tabs, so that ids may hold spaces.
+
+    InvalidArgumentError for an id that holds a tab or a line break.
     """
     lines = []
     for query, scored in run.items():
@@ -100,7 +141,7 @@ def write_run(run: Mapping[str, Mapping[str, float]], path: str | Path, *, tag: 
             if any(character in cell for cell in cells for character in "\t\r\n"):
                 raise InvalidArgumentError(f"a run holds ids without tabs and line breaks; got {query!r}, {document!r}")
             lines.append("\t".join(cells) + "\n")
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    return "".join(lines)
 
 
 def _json_queries(path: Path) -> Iterator[tuple[str, str, str]]:

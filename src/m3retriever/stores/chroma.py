@@ -59,11 +59,14 @@ class ChromaStore:
     payload
         Folder of the payload; default: inside `path`, or for a server in the user's cache, where it
         can always be rebuilt from the texts.
+    read_only
+        Change no document: every write is refused, and what another client added is not encoded. (Chroma
+        itself still keeps its own books in its files.)
 
     Raises
     ------
     StoreError
-        The folder or server cannot be opened. StoreLockedError on the first write, where another
+        The folder or server cannot be opened, or there is nothing to read. StoreLockedError on the first write, where another
         process is writing.
     """
 
@@ -76,14 +79,18 @@ class ChromaStore:
         port: int = 8000,
         collection: str | None = None,
         payload: str | Path | None = None,
+        read_only: bool = False,
     ) -> None:
+        self._read_only = read_only
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
         self._pid = os.getpid()
-        self._connection = Connection(collection, path=path, client=client, host=host, port=port)
+        self._connection = Connection(collection, path=path, client=client, host=host, port=port, create=not read_only)
         folder, temporary = self._connection.payload_folder(payload)
         self._lock = WriterLock(folder.parent)
         try:
+            if read_only and not folder.is_dir():
+                raise StoreError(f"{folder.parent} holds no vectors yet: open the index once without read_only")
             self._payload: Payload = open_payload(folder)
         except BaseException:
             self._connection.close()
@@ -195,7 +202,7 @@ class ChromaStore:
         Where another process is writing, nothing is done: it keeps what it writes in step itself.
         EncoderMismatchError where the collection is not ours and holds another model's vectors.
         """
-        if not self.missing():
+        if self._read_only or not self.missing():
             return 0
         try:
             with self.writing():  # nobody changes the documents while they are encoded
@@ -226,6 +233,8 @@ class ChromaStore:
         StoreLockedError names the process that has it.
         """
         self._check_open()
+        if self._read_only:
+            raise StoreError("this index was opened to be read only: open it without read_only to change it")
         with self._payload.lock:
             self._lock.acquire()
             with self._payload.read() as snapshot:
@@ -331,7 +340,7 @@ class ChromaStore:
 
     def _reconcile(self) -> None:
         """After a crash or another client's changes, bring the payload in step with Chroma, if that is ours to do."""
-        if not agreement.disagree(self._connection, self._payload):
+        if self._read_only or not agreement.disagree(self._connection, self._payload):
             return
         with self._payload.lock:  # not in the middle of another thread's write
             mine = self._lock.held

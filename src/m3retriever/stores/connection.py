@@ -55,10 +55,11 @@ class Connection:
         client: ClientAPI | None = None,
         host: str | None = None,
         port: int = 0,
+        create: bool = True,
     ) -> None:
         if sum(given is not None for given in (path, client, host)) != 1:
             raise InvalidArgumentError("ChromaStore takes exactly one of path, client and host")
-        self._name = collection_name(name)
+        self._name, self._create = collection_name(name), create
         self._retired: list[FolderEngine] = []
         self._engine = FolderEngine(path) if path is not None else None
         if self._engine is not None:
@@ -147,9 +148,12 @@ class Connection:
     def _open(self) -> None:
         configuration = {"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}}
         try:
-            self.collection = self._client.get_or_create_collection(
-                self._name, embedding_function=None, configuration=configuration  # type: ignore[arg-type]  # a TypedDict
-            )  # fmt: skip
+            if self._create:
+                self.collection = self._client.get_or_create_collection(
+                    self._name, embedding_function=None, configuration=configuration  # type: ignore[arg-type]  # a TypedDict
+                )  # fmt: skip
+            else:
+                self.collection = self._client.get_collection(self._name, embedding_function=None)
         except Exception as error:
             self.close()
             raise StoreError(f"cannot open the collection {self._name!r}: {error}") from error
