@@ -10,8 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from m3retriever import Document, M3Index, SharedToken, Token, Weights
-from m3retriever.inspector import analysis, charts, markup, state
-from m3retriever.inspector.analysis import Part, Row
+from m3retriever.inspector import charts, markup, state
+from m3retriever.inspector.analysis import ranking
+from m3retriever.inspector.analysis import tokens as aligned
+from m3retriever.inspector.analysis.ranking import Part, Row
+from m3retriever.inspector.charts.ranking import contribution_bar
+from m3retriever.inspector.charts.tokens import heatmap, match_bars
 from m3retriever.inspector.i18n import Translate
 from m3retriever.inspector.retrieval import query_vectors
 from m3retriever.types import FloatArray, Tokenizes
@@ -42,19 +46,19 @@ def draw(index: M3Index, query: str, row: Row, document: Document, *, weights: W
     """Draw the detail of one hit."""
     markup.show(markup.heading(row))
     if state.thresholds_apply(index.profile):
-        _sum(analysis.parts_of(row, weights), row.score, t)
+        _sum(ranking.parts_of(row, weights), row.score, t)
     else:
         markup.show(markup.note(t("detail.no_sum", fusion=index.profile.fusion, score=f"{row.score:.4f}")))
     asked, held = query_vectors(index, query), index.vectors([row.id])
     query_weights, weights_held = asked.sparse_row(0), held.sparse_row(0)
-    tokens = _tokens(index, query, document, analysis.similarities(asked, held))
+    tokens = _tokens(index, query, document, aligned.similarities(asked, held))
     text, alignment, lexical, raw = st.tabs([t("tab.text"), t("tab.alignment"), t("tab.lexical"), t("tab.raw")])
     with text:
         _text(document, tokens, query_weights.keys() & weights_held.keys(), t)
     with alignment:
         _alignment(query, document, tokens, t)
     with lexical:
-        _lexical(analysis.shared_tokens(query_weights, weights_held, _names(index, query)), row.scores["sparse"], t)
+        _lexical(aligned.shared_tokens(query_weights, weights_held, _names(index, query)), row.scores["sparse"], t)
     with raw:
         st.json(_raw(row, document), expanded=True)
 
@@ -62,7 +66,7 @@ def draw(index: M3Index, query: str, row: Row, document: Document, *, weights: W
 def _sum(parts: Sequence[Part], score: float, t: Translate) -> None:
     palette = state.palette()
     words = ", ".join(f"{t(f'mode.{part.mode}')} {part.score:.3f} × {part.weight:.2f}" for part in parts)
-    bar = charts.contribution_bar(parts, palette=palette, t=t)
+    bar = contribution_bar(parts, palette=palette, t=t)
     charts.show(bar, alt_text=f"{t('detail.parts')} {words}", palette=palette)
     markup.show(markup.sum_of_parts(parts, score, t))
 
@@ -80,16 +84,16 @@ def _names(index: M3Index, query: str) -> dict[int, str]:
     if not isinstance(index.encoder, Tokenizes):
         return {}
     tokens = index.encoder.tokenize(query)
-    return {token.id: label for token, label in zip(tokens, analysis.token_labels(query, tokens), strict=True)}
+    return {token.id: label for token, label in zip(tokens, aligned.token_labels(query, tokens), strict=True)}
 
 
 def _text(document: Document, tokens: Tokens | None, shared: Set[int], t: Translate) -> None:
     if tokens is None:
         st.text(document.text[:FULL_TEXT_CHARACTERS])
         return
-    tints = analysis.tints(document.text, tokens.document, tokens.similarity, shared)
-    passages = analysis.passages(document.text, tokens.document, tokens.similarity, tints)
-    excerpt = len(tokens.document) > analysis.WHOLE_TOKENS
+    tints = aligned.tints(document.text, tokens.document, tokens.similarity, shared)
+    passages = aligned.passages(document.text, tokens.document, tokens.similarity, tints)
+    excerpt = len(tokens.document) > aligned.WHOLE_TOKENS
     if excerpt:
         markup.show(markup.note(t("detail.excerpt", n=len(tokens.document)), name="excerpt"))
     markup.show(markup.tinted(document.text, passages))
@@ -104,15 +108,15 @@ def _alignment(query: str, document: Document, tokens: Tokens | None, t: Transla
         markup.show(markup.note(t("detail.no_tokens")))
         return
     palette = state.palette()
-    rows, columns = analysis.token_labels(query, tokens.query), analysis.token_labels(document.text, tokens.document)
-    matches = analysis.matches(rows, columns, tokens.similarity)
+    rows, columns = aligned.token_labels(query, tokens.query), aligned.token_labels(document.text, tokens.document)
+    matches = aligned.matches(rows, columns, tokens.similarity)
     mean = sum(match.similarity for match in matches) / len(matches)
     words = "; ".join(f"{match.query} → {match.document} {match.similarity:.2f}" for match in matches[:BARS])
-    charts.show(charts.match_bars(matches[:BARS], palette=palette), alt_text=words, palette=palette)
+    charts.show(match_bars(matches[:BARS], palette=palette), alt_text=words, palette=palette)
     markup.show(markup.note(t("detail.mean", score=f"{mean:.3f}", n=len(matches)), name="mean"))
-    cells = analysis.heat_cells(tokens.similarity, rows=HEAT_ROWS, columns=HEAT_COLUMNS)
-    heatmap = charts.heatmap(cells, rows=rows, columns=columns, palette=palette, t=t)
-    charts.show(heatmap, alt_text=t("detail.heatmap"), palette=palette)
+    cells = aligned.heat_cells(tokens.similarity, rows=HEAT_ROWS, columns=HEAT_COLUMNS)
+    drawn = heatmap(cells, rows=rows, columns=columns, palette=palette, t=t)
+    charts.show(drawn, alt_text=t("detail.heatmap"), palette=palette)
     if len(rows) > HEAT_ROWS:
         markup.show(markup.note(t("detail.cut", bars=min(BARS, len(rows)), rows=HEAT_ROWS, n=len(rows))))
 

@@ -1,4 +1,4 @@
-"""The app's own words in each language: flat tables in `locale/`, one key a line."""
+"""The app's own words in each language: flat tables in `locale/<language>/`, a file for each page, one key a line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Translate(Protocol):
 @cache
 def table(language: str) -> dict[str, str]:
     """A language's words by key."""
-    words: dict[str, str] = json.loads((LOCALE / f"{language}.json").read_text(encoding="utf-8"))
+    words: dict[str, str] = {}
+    for path in sorted((LOCALE / language).glob("*.json")):
+        words |= json.loads(path.read_text(encoding="utf-8"))
     return words
 
 

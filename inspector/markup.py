@@ -14,7 +14,8 @@ from typing import Literal, NewType
 import streamlit as st
 
 from m3retriever import MODES, Weights
-from m3retriever.inspector.analysis import Part, Passage, Row
+from m3retriever.inspector.analysis.ranking import Part, Row
+from m3retriever.inspector.analysis.tokens import Passage
 from m3retriever.inspector.i18n import Translate
 from m3retriever.palette import Palette, rgba
 

@@ -12,8 +12,10 @@ import pandas as pd
 import streamlit as st
 
 from m3retriever import MODES, M3Index, Weights
-from m3retriever.inspector import analysis, charts, detail, markup, state
-from m3retriever.inspector.analysis import Row, Tick
+from m3retriever.inspector import charts, detail, markup, state
+from m3retriever.inspector.analysis import ranking as analysis
+from m3retriever.inspector.analysis.ranking import Row, Tick
+from m3retriever.inspector.charts.ranking import score_strip
 from m3retriever.inspector.i18n import Translate, translator
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS, open_index, raw_scores
 from m3retriever.inspector.source import Source
@@ -86,7 +88,7 @@ def _results(view: View, source: Source, weights: Weights) -> None:
 def _strip(view: View, ticks: Sequence[Tick], rows: Sequence[Row]) -> None:
     palette, threshold = state.palette(), view.settings.threshold
     alt_text = f"{view.t('search.strip', n=len(ticks))} {_count_text(view, rows)}"
-    charts.show(charts.score_strip(ticks, threshold=threshold, palette=palette, t=view.t), alt_text=alt_text, palette=palette)
+    charts.show(score_strip(ticks, threshold=threshold, palette=palette, t=view.t), alt_text=alt_text, palette=palette)
 
 
 def _table(view: View, rows: Sequence[Row]) -> Row:

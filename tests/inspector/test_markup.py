@@ -6,7 +6,8 @@ import pytest
 import m3retriever.inspector
 from m3retriever import Weights
 from m3retriever.inspector import markup
-from m3retriever.inspector.analysis import Part, Passage, Row, Tint
+from m3retriever.inspector.analysis.ranking import Part, Row
+from m3retriever.inspector.analysis.tokens import Passage, Tint
 from m3retriever.inspector.i18n import translator
 from m3retriever.palette import LIGHT, rgba
 

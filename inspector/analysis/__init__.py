@@ -1,0 +1,1 @@
+"""Everything the pages show, computed from scores and vectors. No Streamlit, no HTML, no model."""
