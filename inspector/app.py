@@ -10,6 +10,7 @@ import streamlit as st
 from m3retriever import M3Index, M3RetrieverError
 from m3retriever.inspector import markup, sidebar, state
 from m3retriever.inspector.i18n import Translate, translator
+from m3retriever.inspector.project import Project
 from m3retriever.inspector.retrieval import open_index
 from m3retriever.inspector.source import Source
 
@@ -18,6 +19,12 @@ HERE = Path(__file__).parent
 # A page: views/<name>.py, its title under "nav.<name>" in the locale tables, and a line here.
 PAGES = {
     "search": ":material/search:",
+    "pairs": ":material/compare_arrows:",
+    "thresholds": ":material/tune:",
+    "tune": ":material/change_history:",
+    "evaluate": ":material/fact_check:",
+    "compare": ":material/difference:",
+    "index": ":material/database:",
 }
 
 
@@ -32,11 +39,21 @@ def main() -> None:
     index = _open(source, t)
     if index is not None:
         try:
-            sidebar.draw(index, source, t)
-            page.run()
+            sidebar.draw(index, source, Project.of(source), t)
+            _run(page, index, t)
         except M3RetrieverError as error:
             markup.show(markup.notice("error", t("error.page"), str(error)))
     markup.show(markup.ready(state.count_run(), page.url_path))
+
+
+def _run(page: st.Page, index: M3Index, t: Translate) -> None:
+    """The page, below what went wrong in a callback; nothing can be scored while all weights are 0."""
+    if (problem := state.problem()) is not None:
+        markup.show(markup.notice("error", t("error.change"), problem))
+    if state.settings(index.profile).weights is None:
+        markup.show(markup.notice("warning", t("error.no_weights")))
+    else:
+        page.run()
 
 
 def _page(name: str, t: Translate) -> st.Page:

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from m3retriever import Document, M3Index, SharedToken, Token, Weights
+from m3retriever import Document, M3Index, SharedToken, Token
 from m3retriever.inspector import charts, markup, state
 from m3retriever.inspector.analysis import ranking
 from m3retriever.inspector.analysis import tokens as aligned
 from m3retriever.inspector.analysis.ranking import Part, Row
 from m3retriever.inspector.charts.ranking import contribution_bar
 from m3retriever.inspector.charts.tokens import heatmap, match_bars
+from m3retriever.inspector.context import Page
 from m3retriever.inspector.i18n import Translate
 from m3retriever.inspector.retrieval import query_vectors
 from m3retriever.types import FloatArray, Tokenizes
@@ -42,14 +43,15 @@ class Tokens:
     similarity: FloatArray
 
 
-def draw(index: M3Index, query: str, row: Row, document: Document, *, weights: Weights, t: Translate) -> None:
+def draw(page: Page, query: str, row: Row, document: Document) -> None:
     """Draw the detail of one hit."""
+    index, t = page.index, page.t
     markup.show(markup.heading(row))
-    if state.thresholds_apply(index.profile):
-        _sum(ranking.parts_of(row, weights), row.score, t)
+    if page.profile.fusion == "weighted_sum":
+        _sum(ranking.parts_of(row, page.weights), row.score, t)
     else:
-        markup.show(markup.note(t("detail.no_sum", fusion=index.profile.fusion, score=f"{row.score:.4f}")))
-    asked, held = query_vectors(index, query), index.vectors([row.id])
+        markup.show(markup.note(t("detail.no_sum", fusion=page.profile.fusion, score=f"{row.score:.4f}")))
+    asked, held = query_vectors(index, page.source, query), index.vectors([row.id])
     query_weights, weights_held = asked.sparse_row(0), held.sparse_row(0)
     tokens = _tokens(index, query, document, aligned.similarities(asked, held))
     text, alignment, lexical, raw = st.tabs([t("tab.text"), t("tab.alignment"), t("tab.lexical"), t("tab.raw")])

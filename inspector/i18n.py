@@ -32,7 +32,7 @@ def translator(language: str) -> Translate:
     words = table(language)
 
     def translate(key: str, /, **values: object) -> str:
-        return words[key].format(**values) if values else words[key]
+        return words[key].format(**values)
 
     return translate
 

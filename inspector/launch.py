@@ -19,7 +19,7 @@ APP = Path(__file__).with_name("app.py")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_PORT = 8501  # Streamlit's own
 MAX_PORT = 65535
-UPLOAD_MB = 1  # nothing is uploaded: the smallest limit there is
+UPLOAD_MB = 10  # of golden sets, runs and profiles
 SIGNALLED = 128  # a shell's exit code for a process that a signal ended, plus the signal's number
 
 # Flags beat every configuration file and variable, so what keeps the app to this machine stands here;
@@ -50,6 +50,7 @@ def command(
     port: int = DEFAULT_PORT,
     headless: bool = True,
     allow_remote: bool = False,
+    read_only: bool = False,
 ) -> list[str]:
     """The command line that runs the inspector on an index.
 
@@ -60,6 +61,8 @@ def command(
     allow_remote
         Take a host that other machines can reach. The inspector has no login: whoever reaches it
         reads every document.
+    read_only
+        Write nothing: no judgement, no profile, no run, no history.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def command(
     options = [f"--{name}={value}" for name, value in flags.items()]
     if host in LOOPBACK:  # refuses a foreign name that was made to point to this machine (DNS rebinding)
         options += [f"--server.allowedHosts={name}" for name in LOOPBACK]
-    source = Source(Path(path), collection, None if profile is None else Path(profile))
+    source = Source.of(path, collection, profile, read_only=read_only)
     return [sys.executable, "-m", "streamlit", "run", str(APP), *options, "--", *source.arguments()]
 
 
@@ -84,6 +87,7 @@ def serve(
     port: int = DEFAULT_PORT,
     headless: bool = True,
     allow_remote: bool = False,
+    read_only: bool = False,
 ) -> int:
     """Run the inspector until it ends, and give its exit code. Takes what `command` takes.
 
@@ -105,6 +109,7 @@ def serve(
         port=port,
         headless=headless,
         allow_remote=allow_remote,
+        read_only=read_only,
     )
     check(host, port, allow_remote=allow_remote)
     return _run(arguments)

@@ -8,6 +8,7 @@ not made here is not shown as HTML: `Html` is the type of what `show` takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Literal, NewType
 
@@ -20,6 +21,7 @@ from m3retriever.inspector.i18n import Translate
 from m3retriever.palette import Palette, rgba
 
 Html = NewType("Html", str)
+SCORED = ("hybrid", *MODES)  # what has a colour of its own
 
 TINTS = 10  # steps of a token's background
 TINT_FLOOR = 0.45  # similarity below which a token stays plain: unrelated tokens of BGE-M3 lie there
@@ -37,7 +39,7 @@ def styles(palette: Palette) -> Html:
         f".m3-tint-{step}{{background:{rgba(palette.colbert, (step / TINTS) ** 1.5 * TINT_STRONGEST)}}}"
         for step in range(1, TINTS + 1)
     )
-    modes = "\n".join(f".m3-{mode}{{background:{palette.of(mode)}}}" for mode in MODES)
+    modes = "\n".join(f".m3-{mode}{{background:{palette.of(mode)}}}" for mode in SCORED)
     colours = f".m3-shared{{border-bottom:2px solid {palette.sparse}}}\n.m3-warning{{border-color:{palette.sparse}}}\n"
     error = f".m3-error{{border-color:{palette.limit}}}"
     return Html(f"<style>{LAYOUT}\n{steps}\n{modes}\n{colours}{error}</style>")
@@ -53,6 +55,55 @@ def notice(kind: Literal["info", "warning", "error"], text: str, detail: str = "
 def note(text: str, name: str = "note") -> Html:
     """A small line under something. `name` is ours, for tests."""
     return Html(f"<div class='m3-muted' data-testid='m3-{name}'>{escape(text)}</div>")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number with its name.
+
+    Attributes
+    ----------
+    name : ours, for tests
+    detail : a word or two beside the number
+    mode : whose colour it has: a mode or "hybrid"
+    share : in [0, 1], drawn as a bar; None for none
+    """
+
+    name: str
+    label: str
+    value: str
+    detail: str = ""
+    mode: str | None = None
+    share: float | None = None
+
+
+def tiles(shown: Sequence[Tile]) -> Html:
+    """Numbers side by side, each in a box."""
+    return Html(f"<div class='m3-tiles'>{''.join(_tile(tile) for tile in shown)}</div>")
+
+
+def _tile(tile: Tile) -> str:
+    mode = tile.mode if tile.mode in SCORED else None
+    dot = f"<i class='m3-dot m3-{mode}'></i>" if mode else ""
+    detail = f" <span class='m3-detail'>{escape(tile.detail)}</span>" if tile.detail else ""
+    share = "" if tile.share is None else f"<div class='m3-{mode}' style='width:{min(max(tile.share, 0.0), 1.0):.2%}'></div>"
+    bar = f"<div class='m3-bar'>{share}</div>" if tile.share is not None else ""
+    return (
+        f"<div class='m3-tile' data-testid='m3-tile-{escape(tile.name)}'><div class='m3-muted'>{dot}{escape(tile.label)}</div>"
+        f"<div><b class='m3-value'>{escape(tile.value)}</b>{detail}</div>{bar}</div>"
+    )
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Html:
+    """Names with what they are, a line each."""
+    lines = "".join(f"<tr><td class='m3-muted'>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
+    return Html(f"<table class='m3-facts' data-testid='m3-facts'>{lines}</table>")
+
+
+def section(title: str, detail: str = "") -> Html:
+    """A heading, and in small what it is about."""
+    small = f" <span class='m3-muted'>{escape(detail)}</span>" if detail else ""
+    return Html(f"<h3 class='m3-section'>{escape(title)}{small}</h3>")
 
 
 def weight_bar(weights: Weights, t: Translate) -> Html:
@@ -134,6 +185,15 @@ LAYOUT = """
 .m3-text{line-height:1.95;font-size:.93rem;overflow-wrap:anywhere;white-space:pre-wrap}
 .m3-text p{margin:0 0 .8rem}
 .m3-text span{border-radius:3px;padding:1px 0}
+.m3-tiles{display:flex;flex-wrap:wrap;gap:12px}
+.m3-tile{flex:1 1 130px;border:1px solid rgba(128,140,160,.3);border-radius:6px;padding:.55rem .8rem;
+font-variant-numeric:tabular-nums}
+.m3-tile .m3-bar{margin-top:8px;height:8px}
+.m3-value{font-size:1.35rem}
+.m3-detail{font-size:.9rem;font-weight:600}
+.m3-facts td{padding:2px 18px 2px 0;border:0;vertical-align:top;overflow-wrap:anywhere}
+.m3-section{font-size:1.02rem;font-weight:650;margin:.6rem 0 .1rem;padding:0}
+.m3-section .m3-muted{font-weight:400}
 .m3-notice{border:1px solid rgba(128,140,160,.4);border-left-width:4px;border-radius:6px;padding:.55rem .8rem;
 overflow-wrap:anywhere}
 """

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
 from m3retriever import ChromaStore, M3Index, M3Vectors, ModeScores, StoreError
+from m3retriever.documents import one_filter
+from m3retriever.evaluation import BATCH, owned
 from m3retriever.inspector.source import Source
+from m3retriever.passages import parents_of
+from m3retriever.types import Where
 
-QUERIES_KEPT = 200
+QUERIES_KEPT = 5_000  # about 40 kB each at the usual depth
+STATES_KEPT = 3  # of an index, or of several
 QUERY_CHARACTERS = 2_000  # more is a document; it would also fill the address bar
+
+Step = Callable[[int], None]
 
 
 @st.cache_resource(show_spinner=False)
@@ -25,38 +35,97 @@ def open_index(source: Source) -> M3Index:
     """
     if not ChromaStore.exists(source.path, source.collection):
         raise StoreError(f"there is no index in {source.name}: add documents first, or give another path or collection")
-    return M3Index.open(source.path, collection=source.collection, profile=source.profile)
+    return M3Index.open(source.path, collection=source.collection, profile=source.profile, read_only=source.read_only)
 
 
-def raw_scores(index: M3Index, source: Source, query: str, *, k: int) -> ModeScores:
-    """The candidates of a query in every mode: those that `index.search(query, k)` ranks."""
-    return _raw_scores(
-        index,
-        query,
-        depth=max(index.profile.depth, k),
-        model=index.encoder.name,
-        revision=revision(index),
-        key=(source.path, source.collection),
-    )
+@dataclass(frozen=True)
+class State:
+    """What scores depend on beside the query: the index, its revision, and the model's fingerprint and precision."""
+
+    source: Source
+    revision: int
+    model: str
+    precision: str | None
 
 
-def query_vectors(index: M3Index, query: str) -> M3Vectors:
+def state_of(index: M3Index, source: Source) -> State:
+    """The index as it is now; the revision grows when it changes, also from another process."""
+    revision = index.store.revision() if isinstance(index.store, ChromaStore) else 0
+    return State(source, revision, index.encoder.name, getattr(index.encoder, "precision", None))
+
+
+class Kept:
+    """Query vectors and raw scores of one state of an index, the latest used; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[object, ...], M3Vectors | ModeScores] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, *key: object) -> M3Vectors | ModeScores | None:
+        """What is kept under a key."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def put(self, value: M3Vectors | ModeScores, *key: object) -> None:
+        """Keep a value, and let the oldest go."""
+        with self._lock:
+            self._held[key] = value
+            while len(self._held) > QUERIES_KEPT:
+                self._held.popitem(last=False)
+
+
+@st.cache_resource(show_spinner=False, max_entries=STATES_KEPT)
+def _kept(state: State) -> Kept:
+    return Kept()
+
+
+def query_vectors(index: M3Index, source: Source, query: str) -> M3Vectors:
     """A query's vectors; the model sees each query once."""
-    return _query_vectors(index, query, model=index.encoder.name)
+    kept = _kept(state_of(index, source))
+    found = kept.get("vectors", query)
+    if not isinstance(found, M3Vectors):
+        found = index.encoder.encode_queries([query])
+        kept.put(found, "vectors", query)
+    return found
 
 
-def revision(index: M3Index) -> int:
-    """A number that grows when the index changes, also from another process."""
-    return index.store.revision() if isinstance(index.store, ChromaStore) else 0
+def raw_scores(index: M3Index, source: Source, query: str, *, k: int, where: Where | None = None) -> ModeScores:
+    """The candidates of a query in every mode: those that `index.search(query, k, where=where)` ranks."""
+    kept, depth = _kept(state_of(index, source)), max(index.profile.depth, k)
+    key = "scores", query, depth, json.dumps(where, sort_keys=True)
+    found = kept.get(*key)
+    if not isinstance(found, ModeScores):
+        vectors = query_vectors(index, source, query)
+        found = replace(index.store.search(vectors, depth=depth, where=one_filter(where, None)), query=query)
+        kept.put(found, *key)
+    return found
 
 
-@st.cache_data(max_entries=QUERIES_KEPT, show_spinner=False)
-def _query_vectors(_index: M3Index, query: str, *, model: str) -> M3Vectors:
-    return _index.encoder.encode_queries([query])
+def missing(index: M3Index, source: Source, queries: Sequence[str]) -> list[str]:
+    """The queries whose scores are not kept yet, in this order, each once."""
+    kept, depth = _kept(state_of(index, source)), index.profile.depth
+    return [one for one in dict.fromkeys(queries) if kept.get("scores", one, depth, "null") is None]
 
 
-@st.cache_data(max_entries=QUERIES_KEPT, show_spinner=False)
-def _raw_scores(
-    _index: M3Index, query: str, *, depth: int, model: str, revision: int, key: tuple[Path, str | None]
-) -> ModeScores:
-    return replace(_index.store.search(_query_vectors(_index, query, model=model), depth=depth), query=query)
+def scores_of(
+    index: M3Index, source: Source, queries: Mapping[str, str], *, on_step: Step = lambda done: None
+) -> dict[str, ModeScores]:
+    """{query id: raw scores} of many queries: `evaluation.score_all`, each text scored once.
+
+    `on_step` is called with the number of texts scored after each batch; what was scored before it raises is kept.
+    """
+    kept, depth = _kept(state_of(index, source)), index.profile.depth
+    held = {
+        text: found for text in queries.values() if isinstance(found := kept.get("scores", text, depth, "null"), ModeScores)
+    }
+    lacking = [text for text in dict.fromkeys(queries.values()) if text not in held]
+    for start in range(0, len(lacking), BATCH):
+        batch = lacking[start : start + BATCH]
+        for text, found in zip(batch, index.score_many(batch, depth=depth), strict=True):
+            kept.put(found, "scores", text, depth, "null")
+            held[text] = found
+        on_step(len(batch))
+    parents = parents_of(index)
+    return {id: owned(held[text], parents) for id, text in queries.items()}

@@ -7,10 +7,11 @@ import streamlit as st
 from m3retriever import MODES, M3Index, Profile, Weights
 from m3retriever.inspector import markup, state
 from m3retriever.inspector.i18n import LANGUAGES, Translate
+from m3retriever.inspector.project import Project
 from m3retriever.inspector.source import Source
 
 
-def draw(index: M3Index, source: Source, t: Translate) -> None:
+def draw(index: M3Index, source: Source, project: Project, t: Translate) -> None:
     """Draw the sidebar."""
     with st.sidebar:
         st.markdown(f"**{t('sidebar.scoring')}**")
@@ -18,15 +19,15 @@ def draw(index: M3Index, source: Source, t: Translate) -> None:
         _weights(index.profile, t)
         _limits(index.profile, t)
         _language(t)
-        _history(t)
+        _history(project, t)
         name = source.collection or source.path.name
         markup.show(markup.note(t("sidebar.index", name=name, n=len(index), model=index.encoder.name), name="index"))
 
 
 def _presets(profile: Profile, t: Translate) -> None:
     own = state.defaults(profile).weights
-    presets = dict(state.PRESETS)
-    if own is not None and own not in presets.values():
+    presets = dict(state.SHOWN_PRESETS)
+    if own is not None and not any(_same(own, other) for other in presets.values()):
         presets = {"profile": own, **presets}
     active = state.settings(profile).weights
     with st.container(horizontal=True, gap="xsmall"):
@@ -81,18 +82,20 @@ def _language(t: Translate) -> None:
     )
 
 
-def _history(t: Translate) -> None:
+def _history(project: Project, t: Translate) -> None:
     """Earlier queries. The options of a select box are plain text, unlike a button's label."""
-    queries = [query for query in state.history() if query != state.query()]
-    if queries:
-        st.selectbox(
-            t("sidebar.history"),
-            queries,
-            index=None,
-            key=state.PICKED,
-            placeholder=t("sidebar.ask_again"),
-            on_change=state.use_picked,
-        )
+    queries = [query for query in state.history(project) if query != state.query()]
+    if not queries:
+        return
+    st.selectbox(
+        t("sidebar.history"),
+        queries,
+        index=None,
+        key=state.PICKED,
+        placeholder=t("sidebar.ask_again"),
+        on_change=state.use_picked,
+    )
+    st.button(t("sidebar.forget"), key="forget", on_click=state.forget, args=(project,), type="tertiary")
 
 
 def _same(weights: Weights, active: Weights | None) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3retriever.profile import PRESETS
+
 
 @dataclass(frozen=True)
 class Source:
@@ -16,12 +18,21 @@ class Source:
     ----------
     path : its folder
     collection : the Chroma collection; None for m3retriever's own
-    profile : a TOML file; None for the `profile.toml` in the folder, where there is one
+    profile : a TOML file, or the name of a preset; None for the `profile.toml` in the folder, where there is one
+    read_only : whether nothing may be written
     """
 
     path: Path
     collection: str | None = None
-    profile: Path | None = None
+    profile: Path | str | None = None
+    read_only: bool = False
+
+    @classmethod
+    def of(cls, path: str | Path, collection: str | None, profile: str | Path | None, *, read_only: bool = False) -> Source:
+        """With absolute paths, so that they hold in any working folder."""
+        preset = profile is not None and str(profile) in PRESETS and not Path(profile).is_file()
+        held = str(profile) if preset else profile and _absolute(profile)
+        return cls(_absolute(path), collection, held, read_only)
 
     @property
     def name(self) -> str:
@@ -29,13 +40,10 @@ class Source:
         return str(self.path) if self.collection is None else f"{self.path}, {self.collection}"
 
     def arguments(self) -> list[str]:
-        """What `from_arguments` reads back; paths are absolute, so they hold in any working folder."""
-        named = {
-            "--path": str(self.path.expanduser().resolve()),
-            "--collection": self.collection,
-            "--profile": None if self.profile is None else str(self.profile.expanduser().resolve()),
-        }
-        return [f"{name}={value}" for name, value in named.items() if value is not None]
+        """What `from_arguments` reads back."""
+        named = {"--path": self.path, "--collection": self.collection, "--profile": self.profile}
+        given = [f"{name}={value}" for name, value in named.items() if value is not None]
+        return [*given, *(["--read-only"] if self.read_only else [])]
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Source:
@@ -43,5 +51,10 @@ class Source:
         parser = argparse.ArgumentParser(prog="m3retriever inspector", allow_abbrev=False)
         parser.add_argument("--path", type=Path, required=True)
         parser.add_argument("--collection")
-        parser.add_argument("--profile", type=Path)
-        return cls(**vars(parser.parse_args(arguments)))
+        parser.add_argument("--profile")
+        parser.add_argument("--read-only", action="store_true")
+        return cls.of(**vars(parser.parse_args(arguments)))
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().resolve()

@@ -6,25 +6,28 @@ one way: a button writes sliders, a slider writes nothing (a late echo from the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
-from m3retriever import MODES, Profile, Weights
+from m3retriever import MODES, M3RetrieverError, Profile, Weights
+from m3retriever.fusion import POINTWISE
 from m3retriever.inspector.i18n import LANGUAGES, language_of
+from m3retriever.inspector.project import Project
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS
 from m3retriever.palette import DARK, LIGHT, Palette
+from m3retriever.profile import PRESETS
 
-QUERY, THRESHOLD, K, LANGUAGE = "q", "threshold", "k", "lang"  # URL parameters, beside the three modes
-HISTORY, PICKED, SELECTED, RUN = "history", "picked", "selected", "run"  # of the session alone
+# URL parameters, beside the three modes: each is the key of one widget
+QUERY, THRESHOLD, K, LANGUAGE, WHERE, DOCUMENT = "q", "threshold", "k", "lang", "where", "doc"
+GOLDEN, MEASURE, MODE, FIRST, SECOND, TEXT, OTHER = "golden", "measure", "mode", "first", "second", "a", "b"
+# of the session alone
+HISTORY, PICKED, SELECTED, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "run", "uploads", "notice"
 
-PRESETS = {
-    "balanced": Weights(0.4, 0.2, 0.4),
-    "semantic": Weights(0.5, 0.3, 0.2),
-    "keyword": Weights(0.3, 0.6, 0.1),
-    "crosslingual": Weights(0.6, 0.1, 0.3),
-}
+SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
 K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20
 STEP = 0.01  # of weights and threshold
 HISTORY_KEPT = 20
@@ -62,7 +65,7 @@ def settings(profile: Profile) -> Settings:
 
 def thresholds_apply(profile: Profile) -> bool:
     """Whether the fusion's scores can be called good enough: a rank fusion's cannot."""
-    return profile.fusion == "weighted_sum"
+    return profile.fusion in POINTWISE
 
 
 def _weights(profile: Profile, shown: Weights | None) -> Weights | None:
@@ -73,9 +76,20 @@ def _weights(profile: Profile, shown: Weights | None) -> Weights | None:
 
 
 def use_weights(weights: Weights) -> None:
-    """Callback of a preset: set the three sliders."""
-    for mode in MODES:
-        st.session_state[mode] = getattr(weights, mode)
+    """Callback: set the three sliders, to the shares of these weights."""
+    for mode, share in zip(MODES, weights.normalized(), strict=True):
+        st.session_state[mode] = round(share, 2)
+
+
+def use_threshold(threshold: float) -> None:
+    """Callback: set the threshold's slider."""
+    st.session_state[THRESHOLD] = round(min(1.0, max(0.0, threshold)), 2)
+
+
+def use_profile(profile: Profile) -> None:
+    """Set the sliders to a profile, such as one that was just saved."""
+    use_weights(profile.weights)
+    use_threshold(profile.thresholds.get("hybrid", 0.0))
 
 
 # -- query and history -----------------------------------------------------------------------------
@@ -86,15 +100,27 @@ def query() -> str:
     return str(st.session_state.get(QUERY, "")).strip()[:QUERY_CHARACTERS]
 
 
-def history() -> list[str]:
-    """This session's queries, newest first."""
-    return list(st.session_state.get(HISTORY, []))
+def history(project: Project) -> list[str]:
+    """Earlier queries, newest first: this session's, and where they are kept those of sessions before."""
+    own = list(st.session_state.get(HISTORY, []))
+    return list(dict.fromkeys([*own, *project.history()]))[:HISTORY_KEPT]
 
 
-def remember(query: str) -> None:
-    """Put a query in front of the history."""
-    others = [other for other in history() if other != query]
-    st.session_state[HISTORY] = [query, *others][:HISTORY_KEPT]
+def remember(project: Project, query: str) -> None:
+    """Put a query in front of the history; where it cannot be written it lasts as long as the session."""
+    own = list(st.session_state.get(HISTORY, []))
+    if own and own[0] == query:
+        return
+    st.session_state[HISTORY] = [query, *(other for other in own if other != query)][:HISTORY_KEPT]
+    with contextlib.suppress(M3RetrieverError):
+        project.remember(query)
+
+
+def forget(project: Project) -> None:
+    """Callback: clear the history; what was kept on disk stays where nothing may be written."""
+    st.session_state[HISTORY] = []
+    with contextlib.suppress(M3RetrieverError):
+        project.forget()
 
 
 def use_picked() -> None:
@@ -104,20 +130,78 @@ def use_picked() -> None:
         st.session_state[PICKED] = None
 
 
+def ask(query: str, document: str | None = None) -> None:
+    """Let the page Search show a query, and a document."""
+    st.session_state[QUERY] = query[:QUERY_CHARACTERS]
+    select_document(document)
+
+
 # -- the selected document -------------------------------------------------------------------------
+
+
+def selected() -> str | None:
+    """The id of the document in detail: what was chosen, else the URL's."""
+    return st.session_state.get(SELECTED, st.query_params.get(DOCUMENT))
 
 
 def selected_row(ids: Sequence[str]) -> int:
     """Where the selected document stands now; the first row where it is not listed."""
-    selected = st.session_state.get(SELECTED)
-    return ids.index(selected) if selected in ids else 0
+    document = selected()
+    return ids.index(document) if document in ids else 0
 
 
 def select(key: str, ids: Sequence[str]) -> None:
     """Callback of the table: remember which document was chosen, so that it stays chosen when rows move."""
     rows = st.session_state[key].selection.rows
     if rows and rows[0] < len(ids):
-        st.session_state[SELECTED] = ids[rows[0]]
+        select_document(ids[rows[0]])
+
+
+def select_document(id: str | None) -> None:
+    """Remember the chosen document, in the URL too."""
+    st.session_state[SELECTED] = id
+    if id is None:
+        st.query_params.pop(DOCUMENT, None)
+    else:
+        st.query_params[DOCUMENT] = id
+
+
+# -- uploads and what was just done ----------------------------------------------------------------
+
+
+def uploads(kind: str) -> dict[str, Any]:
+    """What was uploaded in this session, by name."""
+    held: dict[str, Any] = st.session_state.setdefault(UPLOADS, {}).setdefault(kind, {})
+    return held
+
+
+def keep_upload(kind: str, name: str, content: Any) -> None:
+    """Keep what was read of an upload."""
+    uploads(kind)[name] = content
+
+
+def seen_upload(kind: str, file_id: str) -> bool:
+    """Whether this file was read before: the uploader shows it again in every run."""
+    return file_id in st.session_state.setdefault(f"{UPLOADS}_{kind}", set())
+
+
+def mark_upload(kind: str, file_id: str) -> None:
+    """Remember that this file was read."""
+    st.session_state.setdefault(f"{UPLOADS}_{kind}", set()).add(file_id)
+
+
+def attempt(change: Callable[..., object], *args: object) -> None:
+    """Callback: make a change; its error is shown by the run that follows."""
+    try:
+        change(*args)
+    except M3RetrieverError as error:
+        st.session_state[NOTICE] = str(error)
+
+
+def problem() -> str | None:
+    """The error of the callback that was just run, once."""
+    found: str | None = st.session_state.pop(NOTICE, None)
+    return found
 
 
 # -- language and runs -----------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from m3retriever import Document, M3Index
+from m3retriever.inspector.launch import APP, command
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -58,6 +64,48 @@ def index_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with M3Index.open(path, model="hashing") as index:
         index.add([*helpdesk(), *HOSTILE])
     return path
+
+
+@pytest.fixture
+def project(index_path: Path, tmp_path: Path) -> Path:
+    """A copy of the index for one test, with a golden set of a question for each document of the help desk."""
+    return golden_copy(index_path, tmp_path / "index")
+
+
+def golden_copy(index: Path, folder: Path) -> Path:
+    """An index's copy, with questions made of the beginning of each document's text."""
+    shutil.copytree(index, folder)
+    lines = []
+    for document in helpdesk():
+        words = document.text.split()
+        question = " ".join(words[2:9]) if len(words) > 9 else document.text[:12]
+        lines.append(json.dumps({"id": document.id, "question": question, "relevant": [document.id]}, ensure_ascii=False))
+    (folder / "golden.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+# -- the app without a browser ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest]]:
+    """Runs the app on an index with URL parameters; `page` is a page's name, `context` what the browser says of itself."""
+
+    def run(path: Path = project, *, page: str = "search", context: dict | None = None, arguments=(), **parameters) -> AppTest:
+        monkeypatch.setattr(sys, "argv", ["app.py", f"--path={path}", *arguments])
+        app = AppTest.from_file(str(APP), default_timeout=30)
+        app.context.update(context or {})
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        app.run()
+        return app if page == "search" else app.switch_page(str(APP.parent / "views" / f"{page}.py")).run()
+
+    yield run
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+# -- servers ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -126,3 +174,129 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def serve(free_port: Callable[[], int], start: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., str]:
+    """Starts an inspector on an index, with `launch.command`'s options; gives its address."""
+
+    def serve(path: Path, **options: object) -> str:
+        port = free_port()
+        start(command(path, port=port, **options), port)
+        return f"http://127.0.0.1:{port}"
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def server(index_path: Path, tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., str]) -> str:
+    """An inspector on a copy of the index with a golden set; what one test writes the next one finds."""
+    return serve(golden_copy(index_path, tmp_path_factory.mktemp("served") / "index"))
+
+
+HEADER, ROW = 34, 34  # pixels of the table
+READY = """([after, page]) => {
+    const ready = document.querySelector('[data-testid=m3-ready]');
+    const app = document.querySelector('[data-testid=stApp]');
+    return ready && +ready.dataset.run > after && app.dataset.testScriptState === 'notRunning'
+        && !document.querySelector('[data-stale=true]');
+}"""
+
+
+class Inspector:
+    """The app in one browser tab."""
+
+    def __init__(self, page, server):
+        self.page, self.server = page, server
+        self.failures, self.foreign = [], []
+        page.set_default_timeout(8_000)
+        page.on("pageerror", lambda error: self.failures.append(str(error)))
+        page.on("dialog", lambda dialog: (self.failures.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: self._note(request.url))
+        page.on("websocket", lambda websocket: self._note(websocket.url))
+
+    def _note(self, url):
+        own = (f"{self.server}/", self.server.replace("http", "ws") + "/", "data:", "blob:")
+        if not url.startswith(own):
+            self.foreign.append(url)
+
+    def open(self, path):
+        self.page.goto(self.server + path)
+        self.wait()
+        return self
+
+    def wait(self, after=0):
+        self.page.wait_for_function(READY, arg=[after, None], timeout=20_000)
+
+    @contextlib.contextmanager
+    def rerun(self) -> Iterator[None]:
+        run = int(self.page.get_by_test_id("m3-ready").get_attribute("data-run"))
+        yield
+        self.wait(run)
+
+    def ask(self, query):
+        with self.rerun():
+            self.page.get_by_label("Query", exact=True).fill(query)
+            self.page.keyboard.press("Enter")
+
+    def cell(self, column, row):
+        cell = self.page.get_by_test_id(f"glide-cell-{column}-{row}").first
+        cell.wait_for(state="attached")
+        return cell.inner_text()
+
+    def number(self, column, row):
+        """A score as the table shows it; the cell's text holds all its digits."""
+        return f"{float(self.cell(column, row)):.3f}"
+
+    def column(self, column, rows):
+        return [self.cell(column, row) for row in range(rows)]
+
+    def select(self, row):
+        box = self.page.get_by_test_id("stDataFrame").first.locator("canvas").first.bounding_box()
+        with self.rerun():
+            self.page.mouse.click(box["x"] + 16, box["y"] + HEADER + ROW * row + ROW // 2)
+
+    def slider(self, name):
+        return float(self._slider(name).input_value())
+
+    def _slider(self, name):
+        return self.page.locator(f"input[type=range][aria-label={name}]")
+
+    def move(self, name, key):
+        self._slider(name).focus()
+        with self.rerun():
+            self.page.keyboard.press(key)
+
+    def text(self, name):
+        return self.page.get_by_test_id(f"m3-{name}").inner_text()
+
+    def chart(self, words):
+        """The chart whose alternative text begins with these words."""
+        return self.page.locator(f"[data-testid=stVegaLiteChart][aria-label^='{words}']")
+
+    def tab(self, name):
+        self.page.get_by_role("tab", name=name).click()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Callable[..., Inspector]]:
+    """Opens fresh tabs on a server; they must have raised no error and asked nobody else for anything."""
+    opened = []
+
+    def tab(server: str, **options: object) -> Inspector:
+        settings = {"locale": "en-US", "color_scheme": "light", "viewport": {"width": 1500, "height": 940}, **options}
+        context = browser.new_context(**settings)
+        opened.append((context, Inspector(context.new_page(), server)))
+        return opened[-1][1]
+
+    yield tab
+    for context, inspector in opened:
+        context.close()
+        assert not inspector.failures
+        assert not inspector.foreign
+
+
+@pytest.fixture
+def app(tab: Callable[..., Inspector], server: str, request: pytest.FixtureRequest) -> Inspector:
+    """A fresh tab on `server`; parametrized indirectly with options of the browser."""
+    return tab(server, **getattr(request, "param", {}))

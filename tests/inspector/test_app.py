@@ -5,29 +5,10 @@ import sys
 
 import chromadb
 import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from m3retriever import Document, HashingEncoder, M3Index, ModelLoadError, Profile, Weights, save_profile
-from m3retriever.inspector.launch import APP
 
 QUERY = "how do I reset my password"
-
-
-@pytest.fixture
-def run(index_path, monkeypatch):
-    """Runs the app on an index with URL parameters; `context` says what the browser says of itself."""
-
-    def run(path=index_path, *, context=None, arguments=(), **parameters):
-        monkeypatch.setattr(sys, "argv", ["app.py", f"--path={path}", *arguments])
-        app = AppTest.from_file(str(APP), default_timeout=30)
-        app.context.update(context or {})
-        for name, value in parameters.items():
-            app.query_params[name] = value
-        return app.run()
-
-    yield run
-    st.cache_data.clear()
 
 
 @pytest.fixture
@@ -71,9 +52,9 @@ def test_a_query_in_the_url_is_searched(run):
     assert "20 / 20 above threshold 0.00" in page(app)
 
 
-def test_the_table_is_what_search_returns(run, index_path):
+def test_the_table_is_what_search_returns(run, project):
     shown = table(run(q=QUERY, dense="0.3", sparse="0.6", colbert="0.1", k="10"))
-    with M3Index.open(index_path) as index:
+    with M3Index.open(project) as index:
         hits = index.search(QUERY, 10, weights=(0.3, 0.6, 0.1))
     assert list(shown["score"]) == pytest.approx([hit.score for hit in hits], abs=1e-6)
     assert list(shown["dense"]) == pytest.approx([hit.scores["dense"] for hit in hits], abs=1e-6)
@@ -186,10 +167,10 @@ def test_a_missing_index_is_an_error_in_words_and_makes_no_folder(run, tmp_path)
     assert not missing.exists()
 
 
-def test_a_missing_collection_is_an_error_and_makes_none(run, index_path):
+def test_a_missing_collection_is_an_error_and_makes_none(run, project):
     html = page(run(arguments=["--collection=other"], q=QUERY))
     assert "The index cannot be opened." in html
-    assert [found.name for found in chromadb.PersistentClient(str(index_path)).list_collections()] == ["m3retriever"]
+    assert [found.name for found in chromadb.PersistentClient(str(project)).list_collections()] == ["m3retriever"]
 
 
 def test_a_broken_profile_is_an_error_in_words(run, own_index, tmp_path):

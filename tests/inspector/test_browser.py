@@ -2,120 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Iterator
 
 import pytest
-
-from m3retriever.inspector.launch import command
 
 pytestmark = pytest.mark.browser
 
 QUERY = "how do I reset my password"
 HIT = "/?q=how+do+I+reset+my+password"
-READY = """([after, page]) => {
-    const ready = document.querySelector('[data-testid=m3-ready]');
-    const app = document.querySelector('[data-testid=stApp]');
-    return ready && +ready.dataset.run > after && app.dataset.testScriptState === 'notRunning'
-        && !document.querySelector('[data-stale=true]');
-}"""
-HEADER, ROW = 34, 34  # pixels of the table
 RANK, ABOVE, TITLE, SCORE, DENSE, SPARSE, COLBERT, RANKS = range(1, 9)  # columns; 0 selects
-
-
-@pytest.fixture(scope="session")
-def server(index_path, free_port, start):
-    port = free_port()
-    start(command(index_path, port=port), port)
-    return f"http://127.0.0.1:{port}"
-
-
-class Inspector:
-    """The app in one browser tab."""
-
-    def __init__(self, page, server):
-        self.page, self.server = page, server
-        self.failures, self.foreign = [], []
-        page.set_default_timeout(8_000)
-        page.on("pageerror", lambda error: self.failures.append(str(error)))
-        page.on("dialog", lambda dialog: (self.failures.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: self._note(request.url))
-        page.on("websocket", lambda websocket: self._note(websocket.url))
-
-    def _note(self, url):
-        own = (f"{self.server}/", self.server.replace("http", "ws") + "/", "data:", "blob:")
-        if not url.startswith(own):
-            self.foreign.append(url)
-
-    def open(self, path):
-        self.page.goto(self.server + path)
-        self.wait()
-        return self
-
-    def wait(self, after=0):
-        self.page.wait_for_function(READY, arg=[after, None], timeout=20_000)
-
-    @contextlib.contextmanager
-    def rerun(self) -> Iterator[None]:
-        run = int(self.page.get_by_test_id("m3-ready").get_attribute("data-run"))
-        yield
-        self.wait(run)
-
-    def ask(self, query):
-        with self.rerun():
-            self.page.get_by_label("Query", exact=True).fill(query)
-            self.page.keyboard.press("Enter")
-
-    def cell(self, column, row):
-        cell = self.page.get_by_test_id(f"glide-cell-{column}-{row}").first
-        cell.wait_for(state="attached")
-        return cell.inner_text()
-
-    def number(self, column, row):
-        """A score as the table shows it; the cell's text holds all its digits."""
-        return f"{float(self.cell(column, row)):.3f}"
-
-    def column(self, column, rows):
-        return [self.cell(column, row) for row in range(rows)]
-
-    def select(self, row):
-        box = self.page.get_by_test_id("stDataFrame").first.locator("canvas").first.bounding_box()
-        with self.rerun():
-            self.page.mouse.click(box["x"] + 16, box["y"] + HEADER + ROW * row + ROW // 2)
-
-    def slider(self, name):
-        return float(self._slider(name).input_value())
-
-    def _slider(self, name):
-        return self.page.locator(f"input[type=range][aria-label={name}]")
-
-    def move(self, name, key):
-        self._slider(name).focus()
-        with self.rerun():
-            self.page.keyboard.press(key)
-
-    def text(self, name):
-        return self.page.get_by_test_id(f"m3-{name}").inner_text()
-
-    def chart(self, words):
-        """The chart whose alternative text begins with these words."""
-        return self.page.locator(f"[data-testid=stVegaLiteChart][aria-label^='{words}']")
-
-    def tab(self, name):
-        self.page.get_by_role("tab", name=name).click()
-
-
-@pytest.fixture
-def app(browser, server, request):
-    """A fresh tab; it must have raised no error and asked nobody else for anything."""
-    options = {"locale": "en-US", "color_scheme": "light", **getattr(request, "param", {})}
-    context = browser.new_context(viewport={"width": 1500, "height": 940}, **options)
-    inspector = Inspector(context.new_page(), server)
-    yield inspector
-    context.close()
-    assert not inspector.failures
-    assert not inspector.foreign
 
 
 def test_the_parts_of_every_hit_sum_to_its_score(app):

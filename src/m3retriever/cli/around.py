@@ -18,13 +18,17 @@ def inspect(
     collection: CollectionOption = None,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    allow_remote: Annotated[bool, typer.Option(help="Permit an address that other machines reach.")] = False,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Permit an address that other machines reach.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Write nothing: no judgement, profile, run or history.")
+    ] = False,
 ) -> None:
     """Open the inspector: why is a document recalled, or not?"""
     from m3retriever.inspector.launch import serve
 
     existing(path, collection)
-    raise typer.Exit(serve(path, collection=collection, profile=profile, host=host, port=port, allow_remote=allow_remote))
+    where = {"host": host, "port": port, "allow_remote": allow_remote}
+    raise typer.Exit(serve(path, collection=collection, profile=profile, read_only=read_only, **where))
 
 
 def doctor(

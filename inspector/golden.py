@@ -1,0 +1,152 @@
+"""Questions with known answers: which sets there are, what they say of this index, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeVar
+
+import streamlit as st
+
+from m3retriever import M3RetrieverError, ModeScores
+from m3retriever.evaluation import Qrels, answerable, judged_by
+from m3retriever.inspector import jobs, markup, retrieval, state
+from m3retriever.io import GoldenQuestion, read_golden
+
+if TYPE_CHECKING:
+    from m3retriever.inspector.context import Page
+
+UPLOAD_MB = 10
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A golden set as an index sees it.
+
+    Attributes
+    ----------
+    name : what the picker calls it
+    queries : {question id: text}
+    qrels : {question id: {document id: grade}}, of documents that the index has
+    lost : (question id, answer) of those that it has not
+    """
+
+    name: str
+    queries: Mapping[str, str]
+    qrels: Qrels
+    lost: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def answerable(self) -> dict[str, str]:
+        """{question id: text} of those with a relevant document."""
+        return {id: self.queries[id] for id in answerable(self.qrels)}
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """Questions under a name; hashed by what they say."""
+
+    name: str
+    questions: tuple[GoldenQuestion, ...] = field(compare=False)
+    digest: int = 0
+
+    @classmethod
+    def of(cls, name: str, questions: Sequence[GoldenQuestion]) -> GoldenSet:
+        """With the digest of the questions."""
+        return cls(name, tuple(questions), hash(tuple((one.id, one.question, tuple(one.judged.items())) for one in questions)))
+
+
+def sets_in(folder: Path) -> list[str]:
+    """Names of the files in a folder that may hold golden sets, ascending."""
+    return sorted(path.name for path in folder.glob("golden*.jsonl") if path.is_file())
+
+
+def load(path: Path) -> GoldenSet:
+    """The set in a file; an InvalidDocumentError names the line that is wrong."""
+    return GoldenSet.of(path.name, read_golden(path))
+
+
+def judged(page: Page, chosen: GoldenSet) -> Judged:
+    """What a set says of the index as it is."""
+    return _judged(page.index, chosen, retrieval.state_of(page.index, page.source))
+
+
+@st.cache_resource(show_spinner=False, max_entries=20)
+def _judged(_index: object, chosen: GoldenSet, state: retrieval.State) -> Judged:
+    lost: list[tuple[str, str]] = []
+    queries, qrels = judged_by(_index, chosen.questions, on_missing=lambda id, answer: lost.append((id, answer)))  # type: ignore[arg-type]
+    return Judged(chosen.name, queries, qrels, tuple(lost))
+
+
+def scores(page: Page, found: Judged) -> dict[str, ModeScores] | None:
+    """Raw scores of the answerable questions; None while they are being computed, which the page then shows."""
+    queries = found.answerable
+    lacking = retrieval.missing(page.index, page.source, list(queries.values()))
+
+    def work(step: jobs.Step) -> dict[str, ModeScores]:
+        return retrieval.scores_of(page.index, page.source, queries, on_step=step)
+
+    if not lacking:
+        return work(lambda done: None)
+    key = "scores", retrieval.state_of(page.index, page.source), page.index.profile.depth, tuple(queries.items())
+    return jobs.run(page.t("golden.scoring", n=len(lacking)), key, work, total=len(lacking), t=page.t)
+
+
+# -- the picker ------------------------------------------------------------------------------------
+
+
+def choose(page: Page) -> Judged | None:
+    """Let a set be chosen or uploaded; None, with what to do on the page, where there is none or it is broken."""
+    uploaded = state.uploads("golden")
+    names = [*sets_in(page.source.path), *uploaded]
+    left, right = st.columns([3, 1], gap="small", vertical_alignment="bottom")
+    with right, st.popover(page.t("golden.upload"), icon=":material/upload:", width="stretch"):
+        _upload(page)
+    with left:
+        name = st.selectbox(page.t("golden.set"), names, key=state.GOLDEN, bind="query-params", disabled=not names)
+    if name is None:
+        markup.show(markup.notice("info", page.t("golden.none"), page.t("golden.how", path=page.project.golden_path)))
+        return None
+    try:
+        found = judged(page, uploaded[name] if name in uploaded else load(page.source.path / name))
+    except M3RetrieverError as error:
+        markup.show(markup.notice("error", page.t("golden.broken"), str(error)))
+        return None
+    if found.lost:
+        example = ", ".join(answer[:60] for _, answer in found.lost[:3])
+        markup.show(markup.notice("warning", page.t("golden.lost", n=len(found.lost)), example))
+    if not found.answerable:
+        markup.show(markup.notice("info", page.t("golden.unanswerable"), page.t("golden.how", path=page.project.golden_path)))
+        return None
+    return found
+
+
+def _upload(page: Page) -> None:
+    file = st.file_uploader(
+        page.t("golden.file"), type="jsonl", max_upload_size=UPLOAD_MB, key="upload_golden", label_visibility="collapsed"
+    )
+    markup.show(markup.note(page.t("golden.form"), name="form"))
+    if file is None or state.seen_upload("golden", file.file_id):
+        return
+    try:
+        state.keep_upload("golden", file.name, GoldenSet.of(file.name, parsed(file.name, file.getvalue(), read_golden)))
+    except M3RetrieverError as error:
+        markup.show(markup.notice("error", page.t("golden.broken"), str(error)))
+        return
+    state.mark_upload("golden", file.file_id)
+    st.rerun()
+
+
+def parsed(name: str, content: bytes, read: Callable[[Path], Result]) -> Result:
+    """What a reader of files makes of an upload, whose name stands in its errors."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "upload"
+        path.write_bytes(content)
+        try:
+            return read(path)
+        except M3RetrieverError as error:
+            raise type(error)(str(error).replace(str(path), name)) from None
