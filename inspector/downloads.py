@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
@@ -27,10 +27,23 @@ def _safe(value: object) -> object:
     return value
 
 
-def button(label: str, text: str, file_name: str, *, key: str, mime: str = "text/plain") -> None:
-    """A button that downloads a text; CSV gets the mark by which spreadsheets know UTF-8."""
-    data = text.encode("utf-8-sig" if mime == "text/csv" else "utf-8", "replace")
-    st.download_button(label, data, file_name, mime, key=key, on_click="ignore", icon=":material/download:")
+def button(
+    label: str,
+    text: str | Callable[[], str],
+    file_name: str,
+    *,
+    key: str,
+    mime: str = "text/plain",
+    disabled: bool = False,
+) -> None:
+    """A button that downloads a text; CSV gets the mark by which spreadsheets know UTF-8.
+
+    A long text is better given as a function, which is called when it is wanted; it must raise nothing.
+    """
+    encoding = "utf-8-sig" if mime == "text/csv" else "utf-8"
+    data = text.encode(encoding, "replace") if isinstance(text, str) else lambda: text().encode(encoding, "replace")
+    icon = ":material/download:"
+    st.download_button(label, data, file_name, mime, key=key, on_click="ignore", icon=icon, disabled=disabled)
 
 
 def csv_button(label: str, rows: Sequence[Mapping[str, object]], file_name: str, *, key: str) -> None:

@@ -66,7 +66,16 @@ def sets_in(folder: Path) -> list[str]:
 
 
 def load(path: Path) -> GoldenSet:
-    """The set in a file; an InvalidDocumentError names the line that is wrong."""
+    """The set in a file, read again when it changes; an InvalidDocumentError names the line that is wrong."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return GoldenSet.of(path.name, read_golden(path))
+    return _load(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@st.cache_resource(show_spinner=False, max_entries=20)
+def _load(path: Path, stamp: tuple[int, int, int]) -> GoldenSet:
     return GoldenSet.of(path.name, read_golden(path))
 
 
@@ -82,17 +91,20 @@ def _judged(_index: object, chosen: GoldenSet, state: retrieval.State) -> Judged
     return Judged(chosen.name, queries, qrels, tuple(lost))
 
 
-def scores(page: Page, found: Judged) -> dict[str, ModeScores] | None:
-    """Raw scores of the answerable questions; None while they are being computed, which the page then shows."""
-    queries = found.answerable
-    lacking = retrieval.missing(page.index, page.source, list(queries.values()))
+def scores(page: Page, found: Judged, *, depth: int | None = None) -> dict[str, ModeScores] | None:
+    """Raw scores of the answerable questions; None while they are being computed, which the page then shows.
+
+    `depth` is how many candidates dense and sparse search each bring in; by default as many as the index's profile says.
+    """
+    queries, depth = found.answerable, depth or page.index.profile.depth
+    lacking = retrieval.missing(page.index, page.source, list(queries.values()), depth=depth)
 
     def work(step: jobs.Step) -> dict[str, ModeScores]:
-        return retrieval.scores_of(page.index, page.source, queries, on_step=step)
+        return retrieval.scores_of(page.index, page.source, queries, depth=depth, on_step=step)
 
     if not lacking:
         return work(lambda done: None)
-    key = "scores", retrieval.state_of(page.index, page.source), page.index.profile.depth, tuple(queries.items())
+    key = "scores", retrieval.state_of(page.index, page.source), depth, tuple(queries.items())
     return jobs.run(page.t("golden.scoring", n=len(lacking)), key, work, total=len(lacking), t=page.t)
 
 

@@ -100,6 +100,11 @@ class Jobs:
                 del self._held[old]
             return job
 
+    def holds(self, key: Hashable) -> bool:
+        """Whether the job of this key was begun."""
+        with self._lock:
+            return key in self._held
+
     def forget(self, key: Hashable) -> None:
         """Let the job of this key be begun again."""
         with self._lock:

@@ -45,11 +45,13 @@ def styles(palette: Palette) -> Html:
     return Html(f"<style>{LAYOUT}\n{steps}\n{modes}\n{colours}{error}</style>")
 
 
-def notice(kind: Literal["info", "warning", "error"], text: str, detail: str = "") -> Html:
-    """A box with a message; unlike st.error it takes any text, for it knows no Markdown."""
+def notice(kind: Literal["info", "warning", "error"], text: str, detail: str = "", *, name: str = "") -> Html:
+    """A box with a message; unlike st.error it takes any text, for it knows no Markdown. `name` is ours, for tests."""
     role = "status" if kind == "info" else "alert"
     second = f"<div class='m3-muted'>{escape(detail)}</div>" if detail else ""
-    return Html(f"<div class='m3-notice m3-{kind}' role='{role}' data-testid='m3-{kind}'>{escape(text)}{second}</div>")
+    return Html(
+        f"<div class='m3-notice m3-{kind}' role='{role}' data-testid='m3-{escape(name or kind)}'>{escape(text)}{second}</div>"
+    )
 
 
 def note(text: str, name: str = "note") -> Html:
@@ -98,6 +100,12 @@ def facts(rows: Sequence[tuple[str, str]]) -> Html:
     """Names with what they are, a line each."""
     lines = "".join(f"<tr><td class='m3-muted'>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
     return Html(f"<table class='m3-facts' data-testid='m3-facts'>{lines}</table>")
+
+
+def listed(title: str, lines: Sequence[str]) -> Html:
+    """A short list under a word."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return Html(f"<div class='m3-list' data-testid='m3-list'>{escape(title)}<ul>{items}</ul></div>")
 
 
 def section(title: str, detail: str = "") -> Html:
@@ -172,7 +180,7 @@ LAYOUT = """
 [data-testid=stSidebarHeader]{height:1.2rem;padding-bottom:0}
 [data-testid=stSidebarUserContent]{padding-bottom:1rem}
 [data-testid=stSidebarUserContent] [data-testid=stVerticalBlock]{gap:.45rem}
-[data-testid=stSidebarUserContent] .stButton button{min-height:1.7rem;padding:.05rem .55rem}
+.st-key-judge button,[data-testid=stSidebarUserContent] .stButton button{min-height:1.7rem;padding:.05rem .55rem}
 .m3-legend{display:flex;gap:14px;font-size:.8rem;opacity:.8;align-items:center;flex-wrap:wrap;margin-top:5px}
 .m3-dot{display:inline-block;width:9px;height:9px;border-radius:2px;margin-right:6px}
 .m3-bar{display:flex;height:10px;border-radius:3px;overflow:hidden;background:rgba(128,140,160,.16)}
@@ -192,6 +200,7 @@ font-variant-numeric:tabular-nums}
 .m3-value{font-size:1.35rem}
 .m3-detail{font-size:.9rem;font-weight:600}
 .m3-facts td{padding:2px 18px 2px 0;border:0;vertical-align:top;overflow-wrap:anywhere}
+.m3-list ul{margin:.1rem 0;padding-left:1.2rem}
 .m3-section{font-size:1.02rem;font-weight:650;margin:.6rem 0 .1rem;padding:0}
 .m3-section .m3-muted{font-weight:400}
 .m3-notice{border:1px solid rgba(128,140,160,.4);border-left-width:4px;border-radius:6px;padding:.55rem .8rem;

@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from m3retriever import ChromaStore, M3Index, M3Vectors, ModeScores, StoreError
+from m3retriever import ChromaStore, Explanation, M3Index, M3Vectors, ModeScores, Profile, StoreError
 from m3retriever.documents import one_filter
 from m3retriever.evaluation import BATCH, owned
+from m3retriever.explanation import Deeper, deeper, explain
+from m3retriever.index import DEEPEST
 from m3retriever.inspector.source import Source
 from m3retriever.passages import parents_of
+from m3retriever.ranking import Ranking
 from m3retriever.types import Where
 
 QUERIES_KEPT = 5_000  # about 40 kB each at the usual depth
@@ -103,20 +106,26 @@ def raw_scores(index: M3Index, source: Source, query: str, *, k: int, where: Whe
     return found
 
 
-def missing(index: M3Index, source: Source, queries: Sequence[str]) -> list[str]:
+def missing(index: M3Index, source: Source, queries: Sequence[str], *, depth: int | None = None) -> list[str]:
     """The queries whose scores are not kept yet, in this order, each once."""
-    kept, depth = _kept(state_of(index, source)), index.profile.depth
+    kept, depth = _kept(state_of(index, source)), depth or index.profile.depth
     return [one for one in dict.fromkeys(queries) if kept.get("scores", one, depth, "null") is None]
 
 
 def scores_of(
-    index: M3Index, source: Source, queries: Mapping[str, str], *, on_step: Step = lambda done: None
+    index: M3Index,
+    source: Source,
+    queries: Mapping[str, str],
+    *,
+    depth: int | None = None,
+    on_step: Step = lambda done: None,
 ) -> dict[str, ModeScores]:
     """{query id: raw scores} of many queries: `evaluation.score_all`, each text scored once.
 
-    `on_step` is called with the number of texts scored after each batch; what was scored before it raises is kept.
+    `depth` is by default that of the index's profile. `on_step` is called with the number of texts scored after
+    each batch; what was scored before it raises is kept.
     """
-    kept, depth = _kept(state_of(index, source)), index.profile.depth
+    kept, depth = _kept(state_of(index, source)), depth or index.profile.depth
     held = {
         text: found for text in queries.values() if isinstance(found := kept.get("scores", text, depth, "null"), ModeScores)
     }
@@ -129,3 +138,40 @@ def scores_of(
         on_step(len(batch))
     parents = parents_of(index)
     return {id: owned(held[text], parents) for id, text in queries.items()}
+
+
+def explained(
+    index: M3Index,
+    source: Source,
+    query: str,
+    id: str,
+    *,
+    profile: Profile,
+    k: int,
+    threshold: float | None,
+    where: Where | None,
+) -> Explanation:
+    """`index.explain`, on scores that are kept; UnknownDocumentError where no document has the id."""
+    [document] = index.get([id])
+    candidates = raw_scores(index, source, query, k=k, where=where)
+    passes = where is None or id in index.ids(where, among=[id])
+    own = index.store.score(query_vectors(index, source, query), [id])
+    lost = passes and id not in candidates.ids
+    depth = max(index.profile.depth, k)
+    return explain(
+        query,
+        document,
+        own=replace(own, query=query),
+        candidates=candidates,
+        ranking=Ranking.of(profile, "hybrid", None, threshold),
+        k=k,
+        passes=passes,
+        deeper=_deeper(index, state_of(index, source), query, id, depth, json.dumps(where, sort_keys=True)) if lost else None,
+    )
+
+
+@st.cache_resource(show_spinner=False, max_entries=100)
+def _deeper(_index: M3Index, state: State, query: str, id: str, depth: int, where: str) -> Deeper | None:
+    vectors, filtered = query_vectors(_index, state.source, query), one_filter(json.loads(where), None)
+    limit = min(len(_index), DEEPEST)
+    return deeper(id, lambda wanted: _index.store.search(vectors, depth=wanted, where=filtered), depth, limit)

@@ -7,6 +7,7 @@ one way: a button writes sliders, a slider writes nothing (a late echo from the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,10 @@ from m3retriever.palette import DARK, LIGHT, Palette
 from m3retriever.profile import PRESETS
 
 # URL parameters, beside the three modes: each is the key of one widget
-QUERY, THRESHOLD, K, LANGUAGE, WHERE, DOCUMENT = "q", "threshold", "k", "lang", "where", "doc"
+QUERY, THRESHOLD, K, LANGUAGE, WHERE, DOCUMENT, MISSING = "q", "threshold", "k", "lang", "where", "doc", "missing"
 GOLDEN, MEASURE, MODE, FIRST, SECOND, TEXT, OTHER = "golden", "measure", "mode", "first", "second", "a", "b"
 # of the session alone
-HISTORY, PICKED, SELECTED, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "run", "uploads", "notice"
+HISTORY, PICKED, SELECTED, MOVES, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "moves", "run", "uploads", "notice"
 
 SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
 K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20
@@ -133,7 +134,7 @@ def use_picked() -> None:
 def ask(query: str, document: str | None = None) -> None:
     """Let the page Search show a query, and a document."""
     st.session_state[QUERY] = query[:QUERY_CHARACTERS]
-    select_document(document)
+    go_to(document)
 
 
 # -- the selected document -------------------------------------------------------------------------
@@ -155,6 +156,18 @@ def select(key: str, ids: Sequence[str]) -> None:
     rows = st.session_state[key].selection.rows
     if rows and rows[0] < len(ids):
         select_document(ids[rows[0]])
+
+
+def go_to(id: str | None) -> None:
+    """Callback: choose a document elsewhere than in the table, which must then be drawn anew."""
+    st.session_state[MOVES] = st.session_state.get(MOVES, 0) + 1
+    select_document(id)
+
+
+def table_key(*of: object) -> str:
+    """The key of a table whose rows can be chosen: another where it shows something else."""
+    shown = repr((of, st.session_state.get(MOVES, 0)))
+    return "table_" + hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def select_document(id: str | None) -> None:

@@ -115,3 +115,20 @@ def parts_of(row: Row, weights: Weights) -> list[Part]:
         Part(mode, row.scores[mode], weight, float(part), row.ranks[mode])
         for mode, weight, part in zip(MODES, weights.normalized(), parts, strict=True)
     ]
+
+
+def table(rows: Sequence[Row], grades: Mapping[str, int]) -> list[dict[str, object]]:
+    """The rows for a spreadsheet, with all digits; the grade is empty where a document was not judged."""
+    return [
+        {
+            "rank": row.rank,
+            "id": row.id,
+            "title": row.title,
+            "score": row.score,
+            **{str(mode): row.scores[mode] for mode in MODES},
+            **{f"rank_{mode}": row.ranks[mode] for mode in MODES},
+            "above_threshold": row.above,
+            "grade": grades.get(row.id, ""),
+        }
+        for row in rows
+    ]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from m3retriever import MODES
-from m3retriever.inspector import charts, detail, markup, state
+from m3retriever import MODES, InvalidFilterError
+from m3retriever.inspector import charts, detail, downloads, judging, markup, missing, state
 from m3retriever.inspector.analysis import ranking as analysis
+from m3retriever.inspector.analysis.filters import parsed_filter
 from m3retriever.inspector.analysis.ranking import Row, Tick
 from m3retriever.inspector.charts.ranking import score_strip
 from m3retriever.inspector.context import Page, current
 from m3retriever.inspector.i18n import Translate
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS, raw_scores
 from m3retriever.ranking import Ranking
+from m3retriever.types import Where
 
 ROW_PIXELS = 34
 TABLE_PIXELS = 720  # 20 rows and the header
+BOX = [9, 1.15]  # widths of the query and of the filter's button
+BROKEN = object()  # a filter that is none
 COLUMNS = [1.8, 1]  # widths of ranking and detail
 BAR_COLOURS = {"dense": "blue", "sparse": "orange", "colbert": "violet"}  # Streamlit's names for the theme's
 BAR_PIXELS = 86
@@ -29,14 +32,18 @@ BAR_PIXELS = 86
 def draw() -> None:
     """Draw the page."""
     page = current()
-    _query_box(page.t)
-    query = state.query()
+    left, right = st.columns(BOX, gap="small")
+    with left:
+        _query_box(page.t)
+    with right, st.popover(page.t("search.filter"), icon=":material/filter_alt:", width="stretch"):
+        _filter_box(page.t)
+    query, where = state.query(), _filter(page)
     if not len(page.index):
-        markup.show(markup.notice("info", page.t("search.no_documents")))
+        markup.show(markup.notice("info", page.t("search.no_documents"), page.t("search.add", path=page.source.path)))
     elif not query:
         markup.show(markup.notice("info", page.t("search.empty")))
-    else:
-        _results(page, query)
+    elif where is not BROKEN:
+        _results(page, query, where)
 
 
 def _query_box(t: Translate) -> None:
@@ -51,21 +58,55 @@ def _query_box(t: Translate) -> None:
     )
 
 
-def _results(page: Page, query: str) -> None:
-    scores = raw_scores(page.index, page.source, query, k=page.k)
+def _filter_box(t: Translate) -> None:
+    st.text_input(
+        t("search.where"), key=state.WHERE, bind="query-params", placeholder='{"lang": "en"}', max_chars=QUERY_CHARACTERS
+    )
+    markup.show(markup.note(t("search.where_help")))
+
+
+def _filter(page: Page) -> Any:
+    """The filter, None for none, BROKEN with the reason on the page for one that is none."""
+    text = str(st.session_state.get(state.WHERE, "")).strip()
+    if not text:
+        return None
+    try:
+        where = parsed_filter(text)
+    except InvalidFilterError as error:
+        markup.show(markup.notice("error", page.t("search.bad_filter"), str(error)))
+        return BROKEN
+    markup.show(markup.note(page.t("search.filtered", where=text), name="filter"))
+    return where
+
+
+def _results(page: Page, query: str, where: Where | None) -> None:
+    scores = raw_scores(page.index, page.source, query, k=page.k, where=where)
     state.remember(page.project, query)
+    if not len(scores):
+        markup.show(markup.notice("info", page.t("search.nothing")))
+        return
     fused = Ranking.of(page.profile, "hybrid", None, None).fuse(scores)
     documents = {document.id: document for document in page.index.get(analysis.top_ids(scores, fused, page.k))}
     titles = {id: analysis.title_of(document) for id, document in documents.items()}
     rows = analysis.result_rows(scores, fused, titles, k=page.k, threshold=page.threshold)
     ticks = analysis.strip_ticks(scores, fused, titles, k=page.k, threshold=page.threshold)
+    grades = judging.grades_of(page, query)
     left, right = st.columns(COLUMNS, gap="medium")
     with left:
         _strip(page, ticks, rows)
         _count(page, rows)
-        chosen = _table(page, query, rows)
+        chosen = _table(page, query, rows, grades)
+        _exports(page, rows, grades)
+        missing.draw(page, query, where)
     with right:
+        judging.draw(page, query, [row.id for row in rows], chosen.id, grades.get(chosen.id))
         detail.draw(page, query, chosen, documents[chosen.id])
+
+
+def _exports(page: Page, rows: Sequence[Row], grades: Mapping[str, int]) -> None:
+    with st.container(horizontal=True, gap="small"):
+        downloads.csv_button(page.t("search.csv"), analysis.table(rows, grades), "results.csv", key="results_csv")
+        judging.export(page)
 
 
 def _strip(page: Page, ticks: Sequence[Tick], rows: Sequence[Row]) -> None:
@@ -74,13 +115,13 @@ def _strip(page: Page, ticks: Sequence[Tick], rows: Sequence[Row]) -> None:
     charts.show(strip, alt_text=alt_text, palette=page.palette)
 
 
-def _table(page: Page, query: str, rows: Sequence[Row]) -> Row:
+def _table(page: Page, query: str, rows: Sequence[Row], grades: Mapping[str, int]) -> Row:
     """The results; gives the row that is selected."""
     ids = tuple(row.id for row in rows)
-    key = "results_" + hashlib.sha256(repr((query, ids)).encode("utf-8", "replace")).hexdigest()[:16]
+    key = state.table_key(query, ids)
     at = state.selected_row(ids)
     event = st.dataframe(
-        _frame(rows),
+        _frame(rows, grades),
         key=key,
         hide_index=True,
         on_select=lambda: state.select(key, ids),
@@ -95,7 +136,7 @@ def _table(page: Page, query: str, rows: Sequence[Row]) -> Row:
     return rows[chosen[0]] if chosen and chosen[0] < len(rows) else rows[at]
 
 
-def _frame(rows: Sequence[Row]) -> pd.DataFrame:
+def _frame(rows: Sequence[Row], grades: Mapping[str, int]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "rank": [row.rank for row in rows],
@@ -104,6 +145,7 @@ def _frame(rows: Sequence[Row]) -> pd.DataFrame:
             "score": [row.score for row in rows],
             **{str(mode): [row.scores[mode] for row in rows] for mode in MODES},
             "ranks": ["·".join(str(row.ranks[mode]) for mode in MODES) for row in rows],
+            "grade": [judging.MARKS.get(grades.get(row.id, -1), "") for row in rows],
         }
     )
 
@@ -114,9 +156,10 @@ def _columns(page: Page, rows: Sequence[Row]) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "rank": column.NumberColumn("#", width=36),
         "above": column.TextColumn("≥", width=30, help=t("search.above_help")),
-        "title": column.TextColumn(t("column.title"), width=196),
+        "title": column.TextColumn(t("column.title"), width=180),
         "score": _bar(t("mode.hybrid"), "green", full),
         "ranks": column.TextColumn(t("column.ranks"), width=84, help=t("search.ranks_help")),
+        "grade": column.TextColumn(t("column.grade"), width=40, help=t("search.grade_help")),
     }
     return columns | {mode: _bar(t(f"mode.{mode}"), BAR_COLOURS[mode], 1.0) for mode in MODES}
 
