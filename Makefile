@@ -6,7 +6,7 @@ ARGS ?=
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check fix bench browser clean
+.PHONY: demo test check fix bench pictures browser clean
 
 demo: $(VENV)/demo.stamp  ## Index the standard library's docstrings, compare the modes, serve the inspector.
 	@$(BIN)/m3retriever demo $(ARGS)
@@ -23,6 +23,9 @@ fix: $(VENV)/dev.stamp  ## Format and mend what can be mended.
 
 bench: $(VENV)/dev.stamp  ## Ratios against FlagEmbedding, measured in one run.
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+pictures: $(VENV)/dev.stamp browser  ## Take the README's pictures of the inspector anew.
+	@M3_PICTURES=1 $(BIN)/python -m pytest tests/inspector/test_browser_pictures.py
 
 browser:
 	@$(PYTHON) tests/install_browser.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
@@ -33,17 +34,24 @@ class Judged:
     queries : {question id: text}
     qrels : {question id: {document id: grade}}, of documents that the index has
     lost : (question id, answer) of those that it has not
+    questions : as they were read
     """
 
     name: str
     queries: Mapping[str, str]
     qrels: Qrels
     lost: tuple[tuple[str, str], ...] = ()
+    questions: tuple[GoldenQuestion, ...] = ()
 
     @property
     def answerable(self) -> dict[str, str]:
         """{question id: text} of those with a relevant document."""
         return {id: self.queries[id] for id in answerable(self.qrels)}
+
+    @cached_property
+    def digest(self) -> int:
+        """Of what it says: sets that say the same have the same."""
+        return hash((tuple(self.queries.items()), tuple((id, tuple(judged.items())) for id, judged in self.qrels.items())))
 
 
 @dataclass(frozen=True)
@@ -88,15 +96,17 @@ def judged(page: Page, chosen: GoldenSet) -> Judged:
 def _judged(_index: object, chosen: GoldenSet, state: retrieval.State) -> Judged:
     lost: list[tuple[str, str]] = []
     queries, qrels = judged_by(_index, chosen.questions, on_missing=lambda id, answer: lost.append((id, answer)))  # type: ignore[arg-type]
-    return Judged(chosen.name, queries, qrels, tuple(lost))
+    return Judged(chosen.name, queries, qrels, tuple(lost), chosen.questions)
 
 
-def scores(page: Page, found: Judged, *, depth: int | None = None) -> dict[str, ModeScores] | None:
-    """Raw scores of the answerable questions; None while they are being computed, which the page then shows.
+def scores(
+    page: Page, found: Judged, *, depth: int | None = None, queries: Mapping[str, str] | None = None
+) -> dict[str, ModeScores] | None:
+    """Raw scores of the answerable questions, or of others; None while they are being computed, which the page then shows.
 
     `depth` is how many candidates dense and sparse search each bring in; by default as many as the index's profile says.
     """
-    queries, depth = found.answerable, depth or page.index.profile.depth
+    queries, depth = found.answerable if queries is None else queries, depth or page.index.profile.depth
     lacking = retrieval.missing(page.index, page.source, list(queries.values()), depth=depth)
 
     def work(step: jobs.Step) -> dict[str, ModeScores]:

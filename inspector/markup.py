@@ -41,8 +41,9 @@ def styles(palette: Palette) -> Html:
     )
     modes = "\n".join(f".m3-{mode}{{background:{palette.of(mode)}}}" for mode in SCORED)
     colours = f".m3-shared{{border-bottom:2px solid {palette.sparse}}}\n.m3-warning{{border-color:{palette.sparse}}}\n"
-    error = f".m3-error{{border-color:{palette.limit}}}"
-    return Html(f"<style>{LAYOUT}\n{steps}\n{modes}\n{colours}{error}</style>")
+    error = f".m3-error{{border-color:{palette.limit}}}\n"
+    words = f"{STREAMLIT_TEXT}{{color:{palette.text}}}\nkbd{{color:{palette.muted}!important;opacity:1!important}}"
+    return Html(f"<style>{LAYOUT}\n{steps}\n{modes}\n{colours}{error}{words}</style>")
 
 
 def notice(kind: Literal["info", "warning", "error"], text: str, detail: str = "", *, name: str = "") -> Html:
@@ -93,6 +94,34 @@ def _tile(tile: Tile) -> str:
     return (
         f"<div class='m3-tile' data-testid='m3-tile-{escape(tile.name)}'><div class='m3-muted'>{dot}{escape(tile.label)}</div>"
         f"<div><b class='m3-value'>{escape(tile.value)}</b>{detail}</div>{bar}</div>"
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value in [0, 1], and the interval in which it would lie on other questions."""
+
+    value: float
+    low: float
+    high: float
+
+
+def measure_table(columns: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Measured]]]) -> Html:
+    """Values as bars with their intervals; a row is a mode (or "hybrid"), its name, and a value for each column."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    lines = "".join(
+        f"<tr data-testid='m3-means-{escape(mode)}'><th><i class='m3-dot m3-{escape(mode)}'></i>{escape(name)}</th>"
+        f"{''.join(_measured(mode, one) for one in values)}</tr>"
+        for mode, name, values in rows
+    )
+    return Html(f"<table class='m3-measures'><tr><th></th>{head}</tr>{lines}</table>")
+
+
+def _measured(mode: str, one: Measured) -> str:
+    line = f"<i class='m3-interval' style='left:{one.low:.2%};width:{one.high - one.low:.2%}'></i>"
+    return (
+        f"<td><div class='m3-bar'><div class='m3-{escape(mode)}' style='width:{one.value:.2%}'></div>{line}</div>"
+        f"<b>{one.value:.3f}</b> <span class='m3-muted'>{one.low:.3f}–{one.high:.3f}</span></td>"
     )
 
 
@@ -175,6 +204,8 @@ def _token(escaped: str, similarity: float, top: float, *, shared: bool) -> str:
     return f"<span class='{' '.join(classes)}' title='{similarity:.2f}'>{escaped}</span>" if classes else escaped
 
 
+# Streamlit writes these in the primary colour, which does not stand out enough on its tinted ground.
+STREAMLIT_TEXT = "[data-testid=stSliderThumbValue] p,[data-testid=stButtonGroup] p,[data-testid=stTabs] p"
 LAYOUT = """
 .stMainBlockContainer{max-width:1760px;padding:4rem 2rem 1.5rem}
 [data-testid=stSidebarHeader]{height:1.2rem;padding-bottom:0}
@@ -199,6 +230,12 @@ font-variant-numeric:tabular-nums}
 .m3-tile .m3-bar{margin-top:8px;height:8px}
 .m3-value{font-size:1.35rem}
 .m3-detail{font-size:.9rem;font-weight:600}
+.m3-measures{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+.m3-measures th{font-weight:500;text-align:left;white-space:nowrap;padding:3px 14px 3px 0;border:0}
+.m3-measures td{padding:4px 14px 6px 0;border:0;border-top:1px solid rgba(128,140,160,.25);white-space:nowrap}
+.m3-measures tr+tr th{border-top:1px solid rgba(128,140,160,.25)}
+.m3-measures .m3-bar{position:relative;height:8px;margin-bottom:3px}
+.m3-interval{position:absolute;top:3px;height:2px;background:currentColor;opacity:.75}
 .m3-facts td{padding:2px 18px 2px 0;border:0;vertical-align:top;overflow-wrap:anywhere}
 .m3-list ul{margin:.1rem 0;padding-left:1.2rem}
 .m3-section{font-size:1.02rem;font-weight:650;margin:.6rem 0 .1rem;padding:0}

@@ -121,11 +121,11 @@ class Project:
 
     def run(self, name: str) -> Run:
         """A saved run."""
-        return read_run(self._run_path(name))
+        return read_run(self.run_path(name))
 
     def save_run(self, name: str, run: Run) -> Path:
         """Keep a run under a name; one that is taken is replaced."""
-        path, text = self._run_path(name), run_text(run, tag=re.sub(r"\s+", "-", name))
+        path, text = self.run_path(name), run_text(run, tag=re.sub(r"\s+", "-", name))
 
         def change() -> None:
             self._runs_folder.mkdir(exist_ok=True)
@@ -134,7 +134,8 @@ class Project:
         self._write(path, change)
         return path
 
-    def _run_path(self, name: str) -> Path:
+    def run_path(self, name: str) -> Path:
+        """The file of a saved run; InvalidArgumentError for a name that none can have."""
         if not RUN_NAME.fullmatch(name) or name.endswith((".", " ")):
             raise InvalidArgumentError(
                 f"a run's name is at most 80 letters, digits, blanks and .+-, the first a letter or a digit; got {name!r}"

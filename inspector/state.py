@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import streamlit as st
 
@@ -25,13 +26,22 @@ from m3retriever.profile import PRESETS
 # URL parameters, beside the three modes: each is the key of one widget
 QUERY, THRESHOLD, K, LANGUAGE, WHERE, DOCUMENT, MISSING = "q", "threshold", "k", "lang", "where", "doc", "missing"
 GOLDEN, MEASURE, MODE, FIRST, SECOND, TEXT, OTHER = "golden", "measure", "mode", "first", "second", "a", "b"
+MEASURES, QUESTION = "measures", "question"
+LINES, MATRIX, FIND = "lines", "matrix", "find"
+WISH, CONFIDENCE, FUSIONS, LEARNED, ROUTED = "for", "confidence", "fusions", "learned", "routed"
+WISHES = {"f": "beta", "precision": "precision", "recall": "recall", "fpr": "fpr"}  # where each wish's number is kept
 # of the session alone
 HISTORY, PICKED, SELECTED, MOVES, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "moves", "run", "uploads", "notice"
 
+LEVELS, STARTED = "levels", "started"
+
 SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
 K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20
+SEARCH_PAGE = Path(__file__).with_name("views") / "search.py"
 STEP = 0.01  # of weights and threshold
 HISTORY_KEPT = 20
+TEXT_CHARACTERS = 100_000  # of a text that is compared with another: more than any model reads
+SHARED_CHARACTERS = 1_000  # of a text in the URL: a server reads 64 kB of address and headers, a Chinese letter has 9
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,61 @@ def use_profile(profile: Profile) -> None:
     use_threshold(profile.thresholds.get("hybrid", 0.0))
 
 
+def save_profile(project: Project, profile: Profile) -> None:
+    """Write the profile that every search reads, and let the sliders follow."""
+    project.save_profile(profile)
+    use_profile(profile)
+
+
+# -- thresholds and tuning -------------------------------------------------------------------------
+
+
+def cut_key(mode: str) -> str:
+    """The key, and URL parameter, of one mode's threshold; the hybrid's is the sidebar's."""
+    return THRESHOLD if mode == "hybrid" else f"cut_{mode}"
+
+
+def use_cut(mode: str, threshold: float) -> None:
+    """Callback: set the threshold's slider of a mode, or the sidebar's."""
+    if mode == "hybrid":
+        use_threshold(threshold)
+    else:
+        st.session_state[cut_key(mode)] = round(min(1.0, max(0.0, threshold)), 3)
+
+
+def level_key(mode: str, level: str) -> str:
+    """The key of the input of one level's bound."""
+    return f"level_{mode}_{level}"
+
+
+def edited_levels() -> dict[str, dict[str, float]]:
+    """By mode, the levels' bounds that were changed by hand in this session."""
+    held: dict[str, dict[str, float]] = st.session_state.setdefault(LEVELS, {})
+    return held
+
+
+def edit_level(mode: str, level: str, shown: Mapping[str, float]) -> None:
+    """Callback of an input: keep what it says beside the other bounds that are shown."""
+    value = st.session_state[level_key(mode, level)]
+    changed = {**shown, level: value}
+    edited_levels()[mode] = {name: float(bound) for name, bound in changed.items() if bound is not None}
+
+
+def reset_levels(mode: str) -> None:
+    """Callback: take the fitted bounds again."""
+    edited_levels().pop(mode, None)
+
+
+def start(key: Hashable) -> None:
+    """Callback: begin what is not begun by itself."""
+    st.session_state.setdefault(STARTED, set()).add(key)
+
+
+def started(key: Hashable) -> bool:
+    """Whether it was begun in this session."""
+    return key in st.session_state.get(STARTED, ())
+
+
 # -- query and history -----------------------------------------------------------------------------
 
 
@@ -137,6 +202,12 @@ def ask(query: str, document: str | None = None) -> None:
     go_to(document)
 
 
+def open_search() -> NoReturn:
+    """Leave for the page Search, which shows the query. Of the URL only the query is kept here; what is set by a widget
+    that is there too comes back with it."""
+    st.switch_page(SEARCH_PAGE, query_params={QUERY: query()})
+
+
 # -- the selected document -------------------------------------------------------------------------
 
 
@@ -177,6 +248,46 @@ def select_document(id: str | None) -> None:
         st.query_params.pop(DOCUMENT, None)
     else:
         st.query_params[DOCUMENT] = id
+
+
+# -- choices that the user's language names, which a link must not ------------------------------------
+
+
+def chosen(name: str, options: Sequence[str], default: str) -> str:
+    """What was chosen under a name, else the URL's; the default where that is none of the options."""
+    for choice in (st.session_state.get(name), st.query_params.get(name)):
+        if choice in options:
+            st.query_params[name] = str(choice)
+            return str(choice)
+    return default
+
+
+def choose(name: str, choice: str) -> None:
+    """Callback: remember a choice, in the URL too."""
+    st.session_state[name] = st.query_params[name] = choice
+
+
+def choose_shown(name: str, key: str) -> None:
+    """Callback of a widget: remember what it shows."""
+    choose(name, st.session_state[key])
+
+
+# -- texts, which may be too long for a link ---------------------------------------------------------
+
+
+def share_text(name: str) -> None:
+    """Before the widget of this key: its text is the session's, else the URL's, and where it is short it goes into the URL."""
+    text = st.session_state.setdefault(name, st.query_params.get(name, "")[:TEXT_CHARACTERS])
+    shared = text if len(text) <= SHARED_CHARACTERS else ""
+    if not shared:
+        st.query_params.pop(name, None)
+    elif st.query_params.get(name) != shared:
+        st.query_params[name] = shared
+
+
+def swap_texts() -> None:
+    """Callback: the query becomes the document, and the document the query."""
+    st.session_state[TEXT], st.session_state[OTHER] = st.session_state.get(OTHER, ""), st.session_state.get(TEXT, "")
 
 
 # -- uploads and what was just done ----------------------------------------------------------------

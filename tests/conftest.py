@@ -1,6 +1,35 @@
 """What all tests share: offline, and helpers that make small collections."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import pytest
+
+from m3retriever.demo.run import demo_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path, str]:
+    """What `m3retriever demo --no-inspector` made, (the index's folder, what it printed); made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    printed = shared / "demo.txt"
+    with filelock.FileLock(shared / "demo.lock"):
+        if not printed.exists():
+            done = run_demo(shared / "demo")
+            printed.write_text(done.stdout, encoding="utf-8")
+    return demo_folder(shared / "demo"), printed.read_text(encoding="utf-8")
+
+
+def run_demo(path: Path) -> subprocess.CompletedProcess[str]:
+    """`m3retriever demo --no-inspector`, which must succeed."""
+    command = [str(Path(sys.executable).with_name("m3retriever")), "demo", "--no-inspector", "--path", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    return done

@@ -6,6 +6,7 @@ python store_worker.py ACTION FOLDER ARGUMENTS...
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from m3retriever import ChromaStore, Document, HashingEncoder, M3RetrieverError
@@ -80,6 +81,13 @@ def churn(folder, log):
                 note("done", "delete", id, "")
 
 
+def hold(folder):
+    """Keep the right to write until the end."""
+    with ChromaStore(folder).writing():
+        print("held", flush=True)
+        time.sleep(60)
+
+
 def foreign(folder, gone, text):
     """Change the collection with chromadb alone."""
     collection = _client(folder).get_collection("m3retriever")
@@ -136,6 +144,7 @@ ACTIONS = {
     "many": many,
     "crash": crash,
     "churn": churn,
+    "hold": hold,
     "foreign": foreign,
     "recreate": recreate,
     "rewrite": rewrite,

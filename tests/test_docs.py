@@ -43,10 +43,10 @@ COLOURS, ANIMALS = ["red", "blue", "green", "grey"], ["fox", "whale", "crow"]
 NAMES = [f"{colour} {animal}" for colour in COLOURS for animal in ANIMALS]
 
 
-def commands(page, place):
-    """The commands of a page's block of that number, run with the model that needs no time."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    lines = blocks[place].replace("--model mini", "--model hashing").splitlines()
+def commands(page, heading):
+    """The commands of a page's first block below a heading, run with the model that needs no time."""
+    text = page.read_text(encoding="utf-8").split(heading, 1)[1]
+    lines = re.findall(r"```bash\n(.*?)```", text, re.S)[0].replace("--model mini", "--model hashing").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -64,7 +64,7 @@ def test_the_way_from_index_to_profile_is_as_the_page_says(tmp_path):
     write_jsonl(tmp_path / "corpus.jsonl", [{"_id": name, "text": f"The {name} lives here and there."} for name in NAMES])
     write_jsonl(tmp_path / "queries.jsonl", [{"_id": name, "text": f"where is the {name}"} for name in NAMES])
     (tmp_path / "test.tsv").write_text("".join(f"{name}\t{name}\t1\n" for name in NAMES), encoding="utf-8")
-    given = commands(DOCS / "quality.md", 0)
+    given = commands(DOCS / "quality.md", "# ")
     assert [command[1] for command in given] == ["index", "evaluate", "tune", "calibrate", "search", "report"]
     for command in given:
         run(command, tmp_path)
@@ -81,7 +81,7 @@ def test_the_readme_s_way_to_a_threshold_works(tmp_path):
     ]
     write_jsonl(tmp_path / "questions.jsonl", questions)
     run(["m3retriever", "index", "docs", "--path", "./index", "--model", "hashing"], tmp_path)
-    given = commands(DOCS.parent / "README.md", 2)
+    given = commands(DOCS.parent / "README.md", "## Which weights")
     assert [command[1] for command in given] == ["evaluate", "tune", "calibrate", "search", "report"]
     for command in given:
         run(command, tmp_path)

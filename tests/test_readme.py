@@ -13,7 +13,8 @@ import m3retriever
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"## (\w+)\n\n```python\n(.*?)```", README, re.S)
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("README*.md"), ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 
 def test_the_three_snippets_are_there_and_about_twelve_lines_each():
@@ -40,6 +41,40 @@ def test_the_commands_work_in_the_order_given(tmp_path):
         program = str(Path(sys.executable).with_name(command[0]))
         done = subprocess.run([program, *command[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=300)
         assert done.returncode == 0, (command, done.stderr)
+
+
+def test_the_commands_of_the_inspector_are_taken(tmp_path):
+    block = README.split("## The inspector")[1].split("```bash\n")[1].split("```")[0]
+    for line in block.splitlines():
+        arguments = shlex.split(line, comments=True)
+        assert arguments[:4] == ["m3retriever", "inspect", "--path", "./index"]
+        program = str(Path(sys.executable).with_name(arguments[0]))
+        done = subprocess.run([program, *arguments[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+        assert (done.returncode, done.stderr.split(";")[0]) == (1, "error: no index in index"), "every option is known"
+
+
+def shape(text):
+    """What both languages share: levels of headings, code without its comments, targets of links, rows of tables."""
+    code = [re.sub(r"\s*#.*", "", block) for block in re.findall(r"```\w+\n.*?```", text, re.S)]
+    prose = re.sub(r"```\w+\n.*?```", "", text, flags=re.S)
+    return {
+        "headings": [line.split()[0] for line in prose.splitlines() if line.startswith("#")],
+        "code": code,
+        "links": [target for target in re.findall(r"\]\(([^)]+)\)", prose) if not target.startswith("README")],
+        "names": sorted(set(re.findall(r"`([^`]+)`", prose))),
+        "tables": [line.count("|") for line in prose.splitlines() if line.startswith("|")],
+        "points": sum(line.startswith("- ") for line in prose.splitlines()),
+    }
+
+
+def test_the_chinese_readme_has_the_same_sections_commands_and_code():
+    english, chinese = shape(README), shape(CHINESE)
+    for part, content in english.items():
+        assert chinese[part] == content, part
+    assert "(README.zh-CN.md)" in README
+    assert "(README.md)" in CHINESE
+    for block in re.findall(r"```python\n.*?```", README, re.S):
+        assert block in CHINESE
 
 
 def test_the_make_targets_named_are_there():

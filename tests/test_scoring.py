@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m3retriever import scoring
 from m3retriever.scoring import colbert_score, dense_score, score, sparse_score, sparse_scores
 from m3retriever.vectors import M3Vectors
 
@@ -198,6 +199,16 @@ def test_a_text_scored_with_itself_has_the_bits_of_its_copy():
     for size in range(2, 40):
         tokens = unit(random, size, 64)
         assert colbert_score(tokens, tokens) == colbert_score(tokens, tokens.copy())
+
+
+def test_long_texts_are_scored_some_tokens_at_a_time(monkeypatch):
+    random = np.random.default_rng(5)
+    query, document = (random.integers(-4, 5, (count, 6)).astype(np.float32) for count in (31, 90))  # exact products
+    whole = colbert_score(query, document)
+    for limit in (1, 200, 90 * 31):
+        monkeypatch.setattr(scoring, "BLOCK_VALUES", limit)
+        assert max(block.size for block in scoring.token_similarities(query, document)) <= max(limit, 90)
+        assert colbert_score(query, document) == whole
 
 
 # all three

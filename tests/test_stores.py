@@ -177,6 +177,33 @@ def test_a_second_writer_is_refused_by_name_while_readers_see_what_is_committed(
     assert sorted(finish(worker("search", tmp_path, "blue whale"))["ids"]) == ["d0", "other"]
 
 
+def test_another_process_that_writes_is_named_and_looking_disturbs_nobody(tmp_path):
+    reader = filled(ChromaStore(tmp_path), ["red fox"])
+    assert reader.writer() is None, "the writer is this process"
+    reader.stop_writing()
+    assert reader.writer() is None
+    process = worker("hold", tmp_path)
+    try:
+        assert process.stdout.readline() == "held\n"
+        assert reader.writer().startswith(f"process {process.pid} since")
+        assert reader.writer() == ChromaStore(tmp_path, read_only=True).writer()
+    finally:
+        process.kill()
+        process.communicate()
+    assert reader.writer() is None
+    filled(reader, ["blue whale"])
+
+
+def test_sizes_are_counted_without_reading_vectors(tmp_path):
+    store = filled(ChromaStore(tmp_path), ["red fox red", "whale", "..."])
+    assert store.sizes(["d1", "d0", "d2"]).tolist() == [[1, 1], [2, 3], [0, 1]]
+    vectors = store.vectors(["d0"])
+    assert store.sizes(["d0"]).tolist() == [[len(vectors.sparse_ids), len(vectors.colbert)]]
+    assert store.sizes([]).shape == (0, 2)
+    with pytest.raises(UnknownDocumentError):
+        store.sizes(["nobody"])
+
+
 def test_a_reader_sees_what_another_process_adds_and_deletes_meanwhile(tmp_path):
     filled(ChromaStore(tmp_path), ["red fox"]).close()
     reader = ChromaStore(tmp_path)

@@ -12,7 +12,7 @@ from m3retriever.fitting import tuned_profile
 from m3retriever.fusion import FUSIONS, fuse
 from m3retriever.ranking import Ranking
 from m3retriever.stores.memory import MemoryStore
-from m3retriever.tuning import BASELINES, FOLDS, MIN_QUERIES, SEED, Setting, SettingsTable, simplex, tune
+from m3retriever.tuning import BASELINES, FOLDS, MIN_QUERIES, SEED, Setting, SettingsTable, simplex, steps_of, tune
 from m3retriever.tuning.settings import best_of, entry_depths, shallower
 from m3retriever.types import MODES, Document, ModeScores, Profile, Weights
 
@@ -308,3 +308,21 @@ def test_a_tuned_profile_has_the_weights_found_and_nothing_that_was_fitted_to_ot
     assert after.fitted["calibration"] == {"questions": 9, "dense": {"brier": 0.2}}
     assert after.fitted["tuning"]["held_out"] == pytest.approx(np.mean(list(tuned.held_out.values())))
     assert after.fitted["tuning"]["documents"] == 12
+
+
+def test_every_search_and_every_fold_is_a_step():
+    done, fusions = [], ["weighted_sum", "rrf"]
+    tune(*questions(20, {"dense": 0.3}), step=0.5, folds=3, fusions=fusions, learners=["routed"], on_step=done.append)
+    assert done == [1] * steps_of(fusions, ["routed"], folds=3)
+    assert len(done) == 2 + 3 * 4  # two searches are prepared; they and the learner find a setting for 3 folds and for all
+
+
+def test_tuning_ends_where_a_step_raises():
+    class StoppedError(Exception):
+        pass
+
+    def stop(done):
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        tune(*questions(20, {"dense": 0.3}), step=0.5, on_step=stop)

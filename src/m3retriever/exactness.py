@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class Holds(Protocol):
     @property
     def profile(self) -> Profile: ...
     def ids(self) -> list[str]: ...
-    def score(self, query: str) -> ModeScores: ...
+    def score(self, query: str, *, depth: int | None = None) -> ModeScores: ...
     def get(self, ids: Sequence[str], *, skip_unknown: bool = False) -> list[Document]: ...
 
 
@@ -55,18 +55,30 @@ class Exactness:
     difference: float
 
 
-def exactness(index: Holds, queries: Mapping[str, str], *, k: int = K, questions: int = QUESTIONS) -> Exactness:
-    """The index against the exact answers, on up to `questions` of the queries."""
+def exactness(
+    index: Holds,
+    queries: Mapping[str, str],
+    *,
+    k: int = K,
+    questions: int = QUESTIONS,
+    profile: Profile | None = None,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> Exactness:
+    """The index against the exact answers, on up to `questions` of the queries.
+
+    `profile` is what ranks them, by default the index's own; `on_step` is called with 1 after each question.
+    """
+    profile = profile or index.profile
     texts = list(queries.values())
     drawn = [texts[row] for row in np.random.default_rng(SEED).permutation(len(texts))[:questions]]
     ids = index.ids()
-    rankings = {mode: Ranking.of(index.profile, mode, None, None) for mode in SEARCH_MODES}
+    rankings = {mode: Ranking.of(profile, mode, None, None) for mode in SEARCH_MODES}
     found: dict[str, list[float]] = {mode: [] for mode in SEARCH_MODES}
     kept, differences = [], [0.0]
     for text in drawn:
         query = index.encoder.encode_queries([text])
         values = index.store.score(query, ids).values
-        everything, near = ModeScores(tuple(ids), values, query=text), index.score(text)
+        everything, near = ModeScores(tuple(ids), values, query=text), index.score(text, depth=profile.depth)
         for mode, ranking in rankings.items():
             exact = _best(run_of(everything, ranking), k)
             if exact:
@@ -78,6 +90,7 @@ def exactness(index: Holds, queries: Mapping[str, str], *, k: int = K, questions
             share, difference = _against(candidates, anew, near, rankings["hybrid"], k)
             kept.append(share)
             differences.append(difference)
+        on_step(1)
     means = {mode: float(np.mean(shares)) if shares else 1.0 for mode, shares in found.items()}
     return Exactness(len(drawn), k, means, float(np.mean(kept)) if kept else 1.0, max(differences))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,14 +57,53 @@ def calibrate_index(
     on_step
         Called with the number of questions scored after each batch, and with 1 after each mode.
     """
-    profile, (judged, lost) = profile or index.profile, held_judgements(index, qrels)
+    gathered = gather(index, queries, qrels, scores=scores, unanswerable=unanswerable, on_step=on_step)
+    profile, gathered = deep_enough(index, gathered, profile or index.profile, wanted, on_step=on_step)
+    calibrated = calibrate(gathered.evidence, profile, wanted, on_step=on_step)
+    return calibrated, calibrated_profile(index, gathered, profile, calibrated, wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What `calibrate_index` learns from: all that the model is asked for, unless a recall wants a larger depth.
+
+    Attributes
+    ----------
+    queries : {question: text}
+    unanswerable : texts of questions that no document answers
+    evidence : the scores of both, and of what goes with them
+    lost : judged documents that the index does not hold
+    """
+
+    queries: Mapping[str, str]
+    unanswerable: Sequence[str]
+    evidence: Evidence
+    lost: int
+
+
+def gather(
+    index: M3Index,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    scores: Mapping[str, ModeScores] | None = None,
+    unanswerable: Sequence[str] = (),
+    on_step: Step = lambda done: None,
+) -> Gathered:
+    """What calibrating learns from, for any weights and any wish; the parameters are `calibrate_index`'s."""
+    judged, lost = held_judgements(index, qrels)
     scores = _scores_of(index, queries, judged, scores, on_step)
     evidence = evidence_of(index, queries, judged, scores, unanswerable=unanswerable, on_step=on_step)
-    profile, evidence = _deep_enough(index, queries, unanswerable, evidence, profile, wanted, on_step)
-    calibrated = calibrate(evidence, profile, wanted, on_step=on_step)
-    on = {"questions": len(judged), "unanswerable": len(unanswerable), "documents": len(index)}
-    on |= {"judged_but_not_in_the_index": lost} if lost else {}
-    return calibrated, fitted_profile(_bound(profile, index), calibrated, wanted, **on)
+    return Gathered(queries, unanswerable, evidence, lost)
+
+
+def calibrated_profile(
+    index: M3Index, gathered: Gathered, profile: Profile, calibrated: Mapping[str, Calibrated], wanted: Wanted | None
+) -> Profile:
+    """The profile with what was calibrated, tied to the index's model; it says what it was fitted on."""
+    counts = {"questions": len(gathered.evidence.qrels), "unanswerable": len(gathered.unanswerable), "documents": len(index)}
+    counts |= {"judged_but_not_in_the_index": gathered.lost} if gathered.lost else {}
+    return fitted_profile(_bound(profile, index), calibrated, wanted, **counts)
 
 
 def _scores_of(
@@ -92,26 +131,20 @@ def held_judgements(index: M3Index, qrels: Qrels) -> tuple[dict[str, dict[str, i
     return held, sum(map(len, owned.values())) - sum(map(len, held.values()))
 
 
-def _deep_enough(
-    index: M3Index,
-    queries: Mapping[str, str],
-    unanswerable: Sequence[str],
-    evidence: Evidence,
-    profile: Profile,
-    wanted: Wanted | None,
-    on_step: Step,
-) -> tuple[Profile, Evidence]:
+def deep_enough(
+    index: M3Index, gathered: Gathered, profile: Profile, wanted: Wanted | None, *, on_step: Step = lambda done: None
+) -> tuple[Profile, Gathered]:
     """The profile and the evidence at a depth that gives the recall wanted; as they are where none does, or none is."""
-    deeper, found = profile, evidence
+    deeper, found = profile, gathered.evidence
     while (lack := _lack(found, deeper, wanted)) > 0 and deeper.depth < len(index):
         deeper = replace(deeper, depth=min(2 * deeper.depth, len(index)))
         found = replace(
             found,
-            scores=score_all(index, queries, found.qrels, depth=deeper.depth, on_step=on_step),
-            unanswerable=_scored(index, unanswerable, deeper.depth, on_step),
+            scores=score_all(index, gathered.queries, found.qrels, depth=deeper.depth, on_step=on_step),
+            unanswerable=_scored(index, gathered.unanswerable, deeper.depth, on_step),
         )
     hopeless = wanted is not None and lack > SPARE * (1 - wanted.value)
-    return (profile, evidence) if hopeless else (deeper, found)
+    return (profile, gathered) if hopeless else (deeper, replace(gathered, evidence=found))
 
 
 def evidence_of(
@@ -170,14 +203,14 @@ def tune_index(
     """The weights and the fusion that suit judged questions, and the index's profile with them in it.
 
     Every preset is a baseline, beside the default and each mode alone. `scores` as in `calibrate_index`, `settings` are
-    those of `tuning.tune`; `on_step` is called with the number of questions scored, after each batch. What was
-    calibrated for other weights is left out of the profile: calibrate again.
+    those of `tuning.tune`; `on_step` is called with the number of questions scored, after each batch, and with 1 after
+    each of `tuning.steps_of`. What was calibrated for other weights is left out of the profile: calibrate again.
     """
     judged = by_owner(qrels, parents_of(index))
     scores = _scores_of(index, queries, answerable(judged), scores, on_step)
     parameters = {"null_cdf": {"unrelated": _rates(unrelated_pairs(index, queries, judged))}} if "null_cdf" in fusions else {}
     presets = {name: Setting(weights) for name, weights in PRESETS.items()}
-    tuning = tune(scores, judged, fusions=fusions, parameters=parameters, baselines=presets, **settings)
+    tuning = tune(scores, judged, fusions=fusions, parameters=parameters, baselines=presets, on_step=on_step, **settings)
     return tuning, tuned_profile(_bound(index.profile, index), tuning, documents=len(index))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,9 @@ from m3retriever.exactness import Exactness
 from m3retriever.explanation import Explanation
 from m3retriever.tuning import Tuning
 from m3retriever.types import MODES, Hit, Profile, Weights
+
+if TYPE_CHECKING:
+    from m3retriever.stores.chroma import ChromaStore
 
 WIDE = 0.03  # a spread of held-out values that is worth a word
 SNIPPET = 60  # characters of a text in a table
@@ -74,22 +77,28 @@ def index_info(path: Path, collection: str | None) -> dict[str, Any]:
 
     store = ChromaStore(path, collection=collection_name(collection))
     try:
-        settings = store.settings()
-        profile = path / "profile.toml"
-        return {
-            "path": str(path),
-            "collection": collection_name(collection),
-            "documents": len(store),
-            "without_vectors": len(store.missing()),
-            "model": settings["source"],
-            "model_name": settings["model"],
-            "dimension": int(settings["dim"]) if settings["dim"] else None,
-            "revision": store.revision(),
-            "bytes_on_disk": sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file()),
-            "profile": str(profile) if profile.is_file() else None,
-        }
+        return store_info(store, path, collection)
     finally:
         store.close()
+
+
+def store_info(store: ChromaStore, path: Path, collection: str | None) -> dict[str, Any]:
+    """`index_info` of a store that is open."""
+    from m3retriever.stores.connection import collection_name
+
+    settings, profile = store.settings(), path / "profile.toml"
+    return {
+        "path": str(path),
+        "collection": collection_name(collection),
+        "documents": len(store),
+        "without_vectors": len(store.missing()),
+        "model": settings["source"],
+        "model_name": settings["model"],
+        "dimension": int(settings["dim"]) if settings["dim"] else None,
+        "revision": store.revision(),
+        "bytes_on_disk": sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file()),
+        "profile": str(profile) if profile.is_file() else None,
+    }
 
 
 def print_hits(query: str, mode: str, weights: Mapping[str, float], hits: Sequence[Hit]) -> None:

@@ -84,6 +84,31 @@ def golden_copy(index: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def write_hard_set() -> Callable[[Path], Path]:
+    """Writes golden-hard.jsonl into a folder: two words of each document as a question, which it answers with
+    grade 2 and the next document with grade 1; the modes answer them differently well."""
+
+    def write(folder: Path) -> Path:
+        documents, lines = helpdesk(), []
+        for document, other in zip(documents, [*documents[1:], documents[0]], strict=True):
+            words = document.text.split()
+            question = " ".join([words[1], words[-2]]) if len(words) > 9 else document.text[3:7]
+            grades = {document.id: 2, other.id: 1}
+            lines.append(json.dumps({"id": f"h-{document.id}", "question": question, "grades": grades}, ensure_ascii=False))
+        path = folder / "golden-hard.jsonl"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def hard(project: Path, write_hard_set: Callable[[Path], Path]) -> Path:
+    """The project's file golden-hard.jsonl."""
+    return write_hard_set(project)
+
+
 # -- the app without a browser ---------------------------------------------------------------------
 
 
@@ -209,7 +234,7 @@ class Inspector:
     def __init__(self, page, server):
         self.page, self.server = page, server
         self.failures, self.foreign = [], []
-        page.set_default_timeout(8_000)
+        page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: self.failures.append(str(error)))
         page.on("dialog", lambda dialog: (self.failures.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: self._note(request.url))
@@ -226,7 +251,7 @@ class Inspector:
         return self
 
     def wait(self, after=0):
-        self.page.wait_for_function(READY, arg=[after, None], timeout=20_000)
+        self.page.wait_for_function(READY, arg=[after, None], timeout=60_000)
 
     @contextlib.contextmanager
     def rerun(self) -> Iterator[None]:
@@ -243,6 +268,11 @@ class Inspector:
         cell = self.page.get_by_test_id(f"glide-cell-{column}-{row}").first
         cell.wait_for(state="attached")
         return cell.inner_text()
+
+    def shows(self, column, row, text):
+        """Wait until a cell of the first table shows a text: its canvas is drawn a little after the run."""
+        place = f"[data-testid=glide-cell-{column}-{row}]"
+        self.page.wait_for_function("([place, text]) => document.querySelector(place)?.innerText === text", arg=[place, text])
 
     def number(self, column, row):
         """A score as the table shows it; the cell's text holds all its digits."""

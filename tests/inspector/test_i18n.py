@@ -1,3 +1,4 @@
+import ast
 import re
 from pathlib import Path
 
@@ -21,11 +22,15 @@ def test_all_languages_have_the_same_keys_and_the_same_values_to_fill_in():
 
 
 def test_every_key_in_the_code_is_in_the_tables_and_no_other():
-    used = {key for source in SOURCES.values() for key in KEY.findall(source)}
-    families = {key.split("{")[0] for key in used if "{" in key}
-    literal = {key for key in used if "{" not in key}
-    assert literal <= table("en").keys()
-    assert not [key for key in table("en") if key not in literal and not key.startswith(tuple(families))]
+    asked = {key for source in SOURCES.values() for key in KEY.findall(source) if "{" not in key}
+    assert asked <= table("en").keys()
+    nodes = [node for source in SOURCES.values() for node in ast.walk(ast.parse(source))]
+    written = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    begun = {
+        node.values[0].value for node in nodes if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant)
+    }
+    families = tuple(one for one in begun if re.fullmatch(r"[a-z_]+\.[a-z_.]*", one))
+    assert not [key for key in table("en") if key not in written and not key.startswith(families)]
 
 
 def test_values_are_filled_in():

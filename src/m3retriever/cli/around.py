@@ -72,7 +72,9 @@ def demo(
         with progress("evaluating", total=len(questions)) as advance:
             quality = run.quality(opened, questions, on_step=advance)
         report.print_quality(quality)
+        kept = run.keep_golden(folder, questions)
     typer.echo(f"\nthe index is in {folder}; try: m3retriever search 'sort a list' --path {folder}")
+    typer.echo(f"the questions are in {kept}; try: m3retriever tune --path {folder} --golden {kept}")
     if inspector:
         typer.echo(f"the inspector is at http://127.0.0.1:{port} (Ctrl-C ends it)")
         raise typer.Exit(serve(folder, port=port))

@@ -56,13 +56,15 @@ def tune(
     from m3retriever.evaluation import answerable
     from m3retriever.fitting import tune_index
     from m3retriever.profile import save_profile
+    from m3retriever.tuning import steps_of
 
     fusions, learners = fusions_of(fusion)
     check_writable(out)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
         settings: dict[str, Any] = {"measure": measure, "step": step, "search": search, "trials": trials, "folds": folds}
-        with progress("scoring", total=len(answerable(judged))) as advance:
+        steps = len(answerable(judged)) + steps_of(fusions, learners, folds=folds)
+        with progress("tuning", total=steps) as advance:
             found, fitted = tune_index(
                 opened, texts, judged, fusions=fusions, learners=learners, on_step=advance, **settings
             )  # fmt: skip

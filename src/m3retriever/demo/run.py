@@ -10,7 +10,7 @@ from pathlib import Path
 from m3retriever.demo.corpus import standard_library_documents
 from m3retriever.evaluation import Evaluation, evaluate
 from m3retriever.index import M3Index
-from m3retriever.io import GoldenQuestion, read_golden
+from m3retriever.io import GoldenQuestion, read_golden, write_golden
 from m3retriever.ranking import SEARCH_MODES
 from m3retriever.types import Document, Hit
 
@@ -45,6 +45,14 @@ def golden(known: Sequence[str]) -> list[GoldenQuestion]:
         questions = read_golden(path)
     narrowed = [one._replace(relevant=tuple(id for id in one.relevant if id in have)) for one in questions]
     return [one for one in narrowed if one.relevant]
+
+
+def keep_golden(folder: Path, questions: Sequence[GoldenQuestion]) -> Path:
+    """Put the golden questions beside the index, for the inspector and `--golden`; what is there already stays."""
+    path = folder / "golden.jsonl"
+    if not path.is_file():
+        write_golden(questions, path)
+    return path
 
 
 def side_by_side(index: M3Index, question: str, k: int = 5) -> dict[str, list[Hit]]:

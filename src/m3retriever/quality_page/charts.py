@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from m3retriever.calibrating.reliability import Bin
-from m3retriever.calibrating.thresholds import MIN_RETURNED, Cuts, Pairs
+from m3retriever.calibrating.thresholds import Pairs
 from m3retriever.quality_page.markup import Markup, score, tag, text
 from m3retriever.quality_page.shapes import Scale, box, decoration, label, line, path, picture
-from m3retriever.vectors import FloatArray
+from m3retriever.quality_page.spread import Curves, Spread
 
-BINS = 40  # of a histogram
-SAMPLES = 160  # thresholds at which a curve is drawn: finer than a pixel would not show
 SECOND, LARGEST, SMALLEST = 8.0, 12.0, 2.2  # pixels: the radius of the second largest point, and the bounds of all
 WIDTH = 420  # pixels of a threshold picture
 LEFT, RIGHT = 40, 408  # its axis
@@ -73,8 +71,8 @@ def threshold_picture(mode: str, pairs: Pairs, threshold: float | None) -> Marku
 
 def histogram(mode: str, pairs: Pairs, across: Scale) -> list[Markup]:
     """Relevant pairs upwards, others downwards, each as shares of their own number, on one scale."""
-    edges = np.linspace(across.low, across.high, BINS + 1)
-    up, down = (_shares(pairs.scores[chosen], edges) for chosen in (pairs.relevant, ~pairs.relevant))
+    spread = Spread.of(pairs, across.low, across.high)
+    edges, up, down = spread.edges.tolist(), spread.relevant.tolist(), spread.other.tolist()
     highest = max(*up, *down, 1e-9)
     height = Scale(0, highest, 0, HALF)
     shapes = []
@@ -93,17 +91,12 @@ def histogram(mode: str, pairs: Pairs, across: Scale) -> list[Markup]:
 
 def curves(pairs: Pairs, across: Scale, down: Scale) -> list[Markup]:
     """Precision, recall and F1 by threshold, where at least MIN_RETURNED answers are left."""
-    cuts = Cuts.of(pairs)
-    if not len(cuts.thresholds):
+    found = Curves.of(pairs, across.low, across.high)
+    if not len(found.thresholds):
         return []
-    precision, recall = cuts.precision, cuts.recall
-    total = np.maximum(precision + recall, 1e-12)
-    named = {"precision": precision, "recall": recall, "f1": 2 * precision * recall / total}
-    at = np.linspace(across.low, across.high, SAMPLES)
-    row = np.searchsorted(-cuts.thresholds, -at, side="right") - 1  # the last cut that is no lower
-    seen = (row >= 0) & (cuts.returned[np.maximum(row, 0)] >= MIN_RETURNED)
-    drawn = {name: zip(at[seen].tolist(), values[row[seen]].tolist(), strict=True) for name, values in named.items()}
-    return [path(((across(x), down(y)) for x, y in points), f"line {name}") for name, points in drawn.items() if seen.any()]
+    named = {"precision": found.precision, "recall": found.recall, "f1": found.f1}
+    drawn = {name: zip(found.thresholds.tolist(), values.tolist(), strict=True) for name, values in named.items()}
+    return [path(((across(x), down(y)) for x, y in points), f"line {name}") for name, points in drawn.items()]
 
 
 def reliability_picture(mode: str, bins: Sequence[Bin]) -> Markup:
@@ -158,10 +151,3 @@ def _threshold_mark(pairs: Pairs, threshold: float, across: Scale, down: Scale) 
         *dots,
         label(place + shift, 17, name, anchor=anchor, class_="strong halo"),
     ]
-
-
-def _shares(scores: FloatArray, edges: FloatArray) -> list[float]:
-    """The share of the scores in each bin; they sum to 1 where there are any."""
-    counts = np.histogram(scores, edges)[0]
-    found: list[float] = (counts / max(len(scores), 1)).tolist()
-    return found

@@ -49,11 +49,11 @@ def step_of(value: float, low: float, high: float) -> int:
 
 def ternary_picture(measure: str, grid: Grid, *, best: Mark, usual: Mark) -> Markup:
     """The map with its key, the best and the usual weights marked."""
-    values = sorted(value for _, value in grid)
-    low, high = values[int(LOWEST * len(values))], values[-1]
-    cells = (_cell(weights, value, step_of(value, low, high), _spacing(len(grid))) for weights, value in grid)
+    low, high = limits(grid)
+    cells = (_cell(weights, value, step_of(value, low, high), spacing(len(grid))) for weights, value in grid)
+    lowest = min(value for _, value in grid)
     description = (
-        f"Mean {measure} over all weights of dense, sparse and colbert, from {values[0]:.3f} to {high:.3f}. "
+        f"Mean {measure} over all weights of dense, sparse and colbert, from {lowest:.3f} to {high:.3f}. "
         f"{_told(best)}; {_told(usual)}."
     )
     left, right = sorted((best, usual), key=lambda mark: point(mark.weights)[0])  # so that their lines do not cross
@@ -64,15 +64,25 @@ def ternary_picture(measure: str, grid: Grid, *, best: Mark, usual: Mark) -> Mar
     return picture(WIDTH, HEIGHT, description, *cells, *_corners(), *marks, *_legend(measure, low, high))
 
 
-def hexagon(center: tuple[float, float], spacing: float) -> str:
-    """The corners of the cell of a point whose neighbours are `spacing` pixels away, as SVG's `points`."""
+def corners(center: tuple[float, float], spacing: float) -> list[tuple[float, float]]:
+    """Of the hexagon of a point whose neighbours are `spacing` pixels away."""
     reach = spacing / math.sqrt(3)
     angles = (math.radians(60 * corner + 30) for corner in range(6))
-    corners = ((center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle)) for angle in angles)
-    return " ".join(f"{pixels(x)},{pixels(y)}" for x, y in corners)
+    return [(center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle)) for angle in angles]
 
 
-def _spacing(points: int) -> float:
+def hexagon(center: tuple[float, float], spacing: float) -> str:
+    """Its corners as SVG's `points`."""
+    return " ".join(f"{pixels(x)},{pixels(y)}" for x, y in corners(center, spacing))
+
+
+def limits(grid: Grid) -> tuple[float, float]:
+    """The values at which the ramp begins, with the lowest LOWEST of the weights below, and ends."""
+    values = sorted(value for _, value in grid)
+    return values[int(LOWEST * len(values))], values[-1]
+
+
+def spacing(points: int) -> float:
     """Pixels between neighbours of a full grid of so many points: (p + 1)(p + 2) / 2 of them have p steps on a side."""
     steps = (math.sqrt(8 * points + 1) - 3) / 2
     return SIDE / max(steps, 1.0)

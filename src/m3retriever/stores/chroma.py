@@ -136,6 +136,15 @@ class ChromaStore:
         with self._reading() as snapshot:
             return snapshot.vectors(_known(snapshot, ids), self._dim(snapshot) or 0)
 
+    def sizes(self, ids: Sequence[str]) -> IntArray:
+        """How many sparse tokens and token vectors each document has, (n, 2), without reading them."""
+        with self._reading() as snapshot:
+            return snapshot.sizes(_known(snapshot, ids))
+
+    def writer(self) -> str | None:
+        """Which other process is writing, in words; None where none is."""
+        return self._lock.other()
+
     def missing(self) -> list[str]:
         """Ids whose vectors are not those of the text that Chroma holds: another client added or changed them."""
         self._check_open()

@@ -12,6 +12,8 @@ import filelock
 
 from m3retriever.errors import StoreError, StoreLockedError
 
+LOOK = 0.1  # seconds to wait for whoever takes the lock only to see whether it is free
+
 _held: dict[tuple[int, Path], tuple[filelock.FileLock, int]] = {}  # shared by the stores of one process
 _guard = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
@@ -54,6 +56,21 @@ class WriterLock:
                 del _held[self._key]
                 lock.release()
 
+    def other(self) -> str | None:
+        """Which other process has the lock, in words; None where none has. Takes it for a moment to see."""
+        with _guard:
+            if self._key in _held or not (self.folder / "writer.lock").is_file():
+                return None
+            lock = filelock.FileLock(self.folder / "writer.lock", thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                return self._owner()
+            except OSError:
+                return None  # a folder that may only be read: who writes elsewhere cannot be seen
+            lock.release()
+            return None
+
     @property
     def _key(self) -> tuple[int, Path]:
         return os.getpid(), self.folder.resolve()
@@ -66,7 +83,7 @@ class WriterLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / "writer.lock", thread_local=False)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOOK, poll_interval=LOOK / 4)
         except filelock.Timeout:
             raise StoreLockedError(
                 f"{self.folder.parent} is being written to by {self._owner()}; wait until it has finished "

@@ -204,6 +204,11 @@ class Snapshot:
         """`blob` of each slot, in place."""
         return [self.blob(slot) for slot in slots.tolist()]
 
+    def sizes(self, slots: IntArray) -> IntArray:
+        """How many sparse entries and token vectors each document has: (n, 2) int64."""
+        headers = [HEADER.unpack_from(self._value("blobs", slot)) for slot in slots.tolist()]
+        return np.array(headers, np.int64).reshape(-1, 2)
+
     def vectors(self, slots: IntArray, dim: int) -> M3Vectors:
         """Everything that is stored of these documents; token vectors carry the loss of their int8 codes."""
         if not len(slots):

@@ -20,7 +20,7 @@ from m3retriever.tuning.searches import TRIALS, BayesianSearch, GridSearch, Sear
 from m3retriever.tuning.settings import STEP, Chosen, Grid, Setting, SettingsTable, simplex
 from m3retriever.types import MODES, ModeScores, Weights
 
-__all__ = ["BASELINES", "Found", "Setting", "SettingsTable", "Tuning", "simplex", "tune"]
+__all__ = ["BASELINES", "Found", "Setting", "SettingsTable", "Tuning", "simplex", "steps_of", "tune"]
 
 FOLDS = 5
 SEED = 0  # of the folds
@@ -110,6 +110,7 @@ def tune(
     search: Literal["grid", "optuna"] = "grid",
     trials: int = TRIALS,
     learners: Sequence[str] = (),
+    on_step: Callable[[int], None] = lambda done: None,
 ) -> Tuning:
     """The setting that maximises the mean of a measure, and what to expect of it on other questions.
 
@@ -141,6 +142,8 @@ def tune(
         Of the Bayesian search, for each fold and for all questions.
     learners
         Names in `learning.LEARNERS`: fusions whose weights depend on the query.
+    on_step
+        Called with 1 after each search was prepared and after each setting was found: `steps_of` times.
 
     Raises
     ------
@@ -154,12 +157,12 @@ def tune(
         fusions = [name for name in FUSIONS if name != "null_cdf" or name in (parameters or {})]
     _check(table, folds, fusions, learners)
     sums = grid_of(table, "weighted_sum", step, {})
-    finders: dict[str, Callable[[Chosen], Setting]] = {
-        name: _search(search, sums, some, step=step, trials=trials, parameters=parameters or {}).best
-        for name, some in _groups(fusions).items()
-    }
+    finders: dict[str, Callable[[Chosen], Setting]] = {}
+    for name, some in _groups(fusions).items():
+        finders[name] = _search(search, sums, some, step=step, trials=trials, parameters=parameters or {}).best
+        on_step(1)
     finders |= {name: _learner(name, sums) for name in learners}
-    found = {name: _found(table, finder, folds) for name, finder in finders.items()}
+    found = {name: _found(table, finder, folds, on_step) for name, finder in finders.items()}
     learned = {name: compare_values(found[LINEAR].held_out, one.held_out) for name, one in found.items() if name != LINEAR}
     chosen = _chosen(learned)
     usual = _better_baseline(table, found[chosen], folds)
@@ -174,6 +177,12 @@ def tune(
         learned=learned,
         grid=tuple(zip([one.weights for one in sums.settings], sums.means(table.everything).tolist(), strict=True)),
     )
+
+
+def steps_of(fusions: Sequence[str], learners: Sequence[str] = (), *, folds: int = FOLDS) -> int:
+    """Of `tune`: each search is prepared, and each search and learner finds a setting without each fold and on all."""
+    searches = len(_groups(fusions))
+    return searches + (searches + len(learners)) * (folds + 1)
 
 
 def _groups(fusions: Sequence[str]) -> dict[str, list[str]]:
@@ -217,7 +226,7 @@ def _learner(name: str, sums: Grid) -> Callable[[Chosen], Setting]:
     return learn
 
 
-def _found(table: SettingsTable, find: Callable[[Chosen], Setting], folds: int) -> Found:
+def _found(table: SettingsTable, find: Callable[[Chosen], Setting], folds: int, on_step: Callable[[int], None]) -> Found:
     """What is found on all questions, and on each fold's others: a question has no say in what it is judged by."""
     fold_of = np.random.default_rng(SEED).permutation(len(table.queries)) % folds
     found, held_out = [], np.empty(len(fold_of))
@@ -225,7 +234,9 @@ def _found(table: SettingsTable, find: Callable[[Chosen], Setting], folds: int) 
         own = fold_of == fold
         found.append(find(~own))
         held_out[own] = table.values([found[-1]], own)[0]
+        on_step(1)
     best = find(table.everything)
+    on_step(1)
     values = dict(zip(table.queries, held_out.tolist(), strict=True))
     return Found(best, float(table.values([best]).mean()), values, tuple(found))
 
