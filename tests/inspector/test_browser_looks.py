@@ -30,7 +30,7 @@ WEAK = """(least) => {
     while (texts.nextNode()) {
         const element = texts.currentNode.parentElement, words = texts.currentNode.textContent.trim();
         const box = element.getBoundingClientRect();
-        if (!words || !box.width || !box.height || element.closest('canvas, style, script, noscript, [hidden], .stIconMaterial')) continue;
+        if (!words || !box.width || !box.height || element.closest('canvas, style, script, noscript, [hidden]')) continue;
         if (element.closest(':disabled, [aria-disabled=true], [data-testid=stIconMaterial]')) continue;
         const style = getComputedStyle(element);
         if (style.visibility !== 'visible' || box.right < 0 || style.clip === 'rect(0px, 0px, 0px, 0px)') continue;
@@ -43,7 +43,8 @@ WEAK = """(least) => {
         const [dark, light] = [luminance(shown), luminance(below)].sort((one, other) => one - other);
         const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && +style.fontWeight >= 700);
         const ratio = (light + 0.05) / (dark + 0.05);
-        if (ratio < (large ? 3 : least) - 0.005) found.push(`${ratio.toFixed(2)} "${words.slice(0, 40)}" ${element.tagName} ${element.className}`);
+        const name = `"${words.slice(0, 40)}" ${element.tagName} ${element.className}`;
+        if (ratio < (large ? 3 : least) - 0.005) found.push(`${ratio.toFixed(2)} ${name}`);
     }
     return found;
 }"""

@@ -13,6 +13,7 @@ from m3retriever.inspector import jobs
 from m3retriever.inspector.analysis import comparing as analysis
 from m3retriever.inspector.analysis.comparing import Difference
 from m3retriever.inspector.analysis.quality import Mean
+from m3retriever.inspector.analysis.ranking import title_of
 from m3retriever.inspector.charts.quality import difference_bars, mean_bars
 from m3retriever.inspector.i18n import translator
 from m3retriever.io import read_golden
@@ -235,7 +236,7 @@ def test_the_question_with_the_largest_difference_is_shown_until_another_is_chos
         runs = evaluate(index, queries, qrels, ["nDCG@10"])
         before, after = (runs.values[mode]["nDCG@10"] for mode in ("hybrid", "dense"))
         largest = max(before, key=lambda query: abs(after[query] - before[query]))
-        titles = [hit.document.metadata.get("title") for hit in index.search(queries[largest], 10, mode="dense")]
+        titles = [title_of(hit.document) for hit in index.search(queries[largest], 10, mode="dense")]
     assert after[largest] < before[largest]
     box = question_box(app)
     assert box.value == largest
@@ -336,7 +337,8 @@ def test_the_bars_say_their_difference_in_figures_and_mark_the_chosen_question()
     [rows] = chart["datasets"].values()
     assert [row["sign"] for row in rows] == ["▲ +0.500", "▼ -0.100"]
     assert [row["query"] for row in rows] == ["q1", "q2"]
-    assert "'q2'" in json.dumps(chart["layer"][0]["encoding"]["opacity"])
+    assert [row["chosen"] for row in rows] == [False, True]
+    assert chart["layer"][0]["encoding"]["opacity"]["condition"]["test"] == "datum.chosen"
     assert LIGHT.hybrid in json.dumps(chart)
 
 

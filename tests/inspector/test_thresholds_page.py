@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from m3retriever import Document, HashingEncoder, M3Index, ModeScores, Profile, load_profile, save_profile
+from m3retriever import Document, HashingEncoder, M3Index, ModeScores, Profile, Weights, load_profile, save_profile
 from m3retriever.calibrating import Calibrated, Wanted
 from m3retriever.calibrating.reliability import Bin
 from m3retriever.calibrating.thresholds import MIN_RETURNED, Measured, Pairs
 from m3retriever.calibration import LEVELS, Calibration
 from m3retriever.evaluation import judged_by, score_all
+from m3retriever.fitting import calibrate_index
 from m3retriever.inspector.analysis import thresholds as analysis
 from m3retriever.inspector.analysis.thresholds import Band
 from m3retriever.io import read_golden
-from m3retriever.profile import profile_text
 
 PROGRAM = str(Path(sys.executable).with_name("m3retriever"))
 TRIES = 40  # looks at a page until its jobs have ended
@@ -410,7 +411,19 @@ def test_a_moved_slider_and_another_wish_never_call_the_model(page, monkeypatch)
     assert CountingEncoder.calls == before
 
 
-def test_the_profile_on_the_page_is_what_a_profile_reads(page, project):
-    settled(page().button(key="save_profile").click().run())
-    saved = load_profile(project / "profile.toml")
-    assert profile_text(saved) == (project / "profile.toml").read_text()
+def test_another_wish_and_other_weights_are_fitted_anew(page, project):
+    with M3Index.open(project) as index:
+        questions = judged_by(index, read_golden(project / "golden.jsonl"))
+        profile = replace(index.profile, weights=Weights(0.9, 0.2, 0.4))
+        first, _ = calibrate_index(index, *questions, Wanted("f", 1.0))
+        moved, _ = calibrate_index(index, *questions, Wanted("f", 1.0), profile=profile)
+        other, _ = calibrate_index(index, *questions, Wanted("recall", 0.5), profile=profile)
+    app = page()
+    seen = [tile(app, "threshold")[0]]
+    settled(app.slider(key="dense").set_value(0.9).run())
+    seen.append(tile(app, "threshold")[0])
+    settled(app.selectbox(key="for_shown").set_value("recall").run())
+    settled(app.number_input(key="recall").set_value(0.5).run())
+    seen.append(tile(app, "threshold")[0])
+    assert seen == [f"{one['hybrid'].threshold:.3f}" for one in (first, moved, other)]
+    assert len(set(seen)) == 3
