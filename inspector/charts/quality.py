@@ -57,6 +57,7 @@ def difference_bars(
     data = pd.DataFrame(
         {
             QUERY: [one.query for one in found],
+            "chosen": [one.query == chosen for one in found],
             "label": [f"{one.query}  {queries[one.query][:LABEL_CHARACTERS]}" for one in found],
             "text": [queries[one.query] for one in found],
             "first": [one.first for one in found],
@@ -83,7 +84,7 @@ def difference_bars(
         ],
     )
     colour = alt.condition("datum.value > 0", alt.value(palette.hybrid), alt.value(palette.limit))
-    opacity = alt.condition(alt.datum[QUERY] == chosen, alt.value(1), alt.value(0.62))
+    opacity = alt.condition("datum.chosen", alt.value(1), alt.value(0.62))
     pick = alt.selection_point(name=PICK, fields=[QUERY], toggle=False)
     bars = base.mark_bar(cornerRadiusEnd=2, cursor="pointer").encode(color=colour, opacity=opacity).add_params(pick)
     gains = _signs(base.transform_filter("datum.value > 0"), "left", palette)
