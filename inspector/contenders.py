@@ -105,18 +105,13 @@ def run_of(page: Page, judged: golden.Judged, contender: Contender) -> RunOf | N
 
 def quality(page: Page, judged: golden.Judged, contender: Contender, find: RunOf, measure: str) -> Quality | None:
     """How good it is; None while that is being measured, which the page then shows."""
-    key = "quality", retrieval.state_of(page.index, page.source), digest_of(judged), contender.digest, measure
+    key = "quality", retrieval.state_of(page.index, page.source), judged.digest, contender.digest, measure
 
     def work(step: jobs.Step) -> Quality:
         return quality_of(find, judged.qrels, [measure], on_step=step)
 
     questions = len(judged.answerable)
     return jobs.run(page.t("contender.measuring", n=questions), key, work, total=questions, t=page.t)
-
-
-def digest_of(judged: golden.Judged) -> int:
-    """Of the questions and their judgements as the index sees them."""
-    return hash(tuple((query, judged.queries[query], *grades.items()) for query, grades in judged.qrels.items()))
 
 
 def upload(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,8 +55,9 @@ def calibration(page: Page, found: Judged | None, wanted: Wanted) -> Calibration
     )
     gathered, profile = _gathered(page, found, key), page.profile
     if gathered is not None and wanted.what == "recall":
-        deepen = partial(_deeper, page, gathered, wanted)
-        deeper = jobs.run(page.t("thresholds.deepening"), (*key, wanted), deepen, total=0, t=page.t)
+        doublings = math.ceil(math.log2(max(2.0, len(page.index) / profile.depth)))
+        deepen, most = partial(_deeper, page, gathered, wanted), doublings * len(gathered.evidence.qrels)
+        deeper = jobs.run(page.t("thresholds.deepening"), (*key, wanted), deepen, total=most, t=page.t)
         gathered, profile = (None, profile) if deeper is None else (deeper[1], replace(profile, depth=deeper[0].depth))
     if gathered is None:
         return None
@@ -117,15 +119,16 @@ def _calibrated(
 
 def save_buttons(page: Page, profile: Profile | None, about: str) -> None:
     """What can be done with a fitted profile; None where there is none to keep. `about` says what goes into it."""
-    t, read_only = page.t, page.project.read_only
+    t, project = page.t, page.project
+    why_not = t("fit.read_only") if project.read_only else t("fit.preset") if project.on_preset else None
     st.button(
         t("fit.save"),
         key="save_profile",
         icon=":material/save:",
         on_click=state.attempt,
         args=(state.save_profile, page.project, profile),
-        disabled=read_only or profile is None,
-        help=t("fit.read_only") if read_only else about,
+        disabled=why_not is not None or profile is None,
+        help=why_not or f"{about} {t('fit.file', name=project.profile_path.name)}",
     )
     text = "" if profile is None else profile_text(profile)
     downloads.button(t("fit.download"), text, "profile.toml", key="download_profile", disabled=profile is None)

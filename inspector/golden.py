@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from m3retriever.inspector.context import Page
 
 UPLOAD_MB = 10
+UPLOADED = "upload:"  # begins the names of sets that were uploaded: a file in the folder may have the same
 
 Result = TypeVar("Result")
 
@@ -87,16 +88,16 @@ def _load(path: Path, stamp: tuple[int, int, int]) -> GoldenSet:
     return GoldenSet.of(path.name, read_golden(path))
 
 
-def judged(page: Page, chosen: GoldenSet) -> Judged:
-    """What a set says of the index as it is."""
-    return _judged(page.index, chosen, retrieval.state_of(page.index, page.source))
+def judged(page: Page, chosen: GoldenSet) -> Judged | None:
+    """What a set says of the index as it is; None while its answers are looked up, which the page then shows."""
 
+    def work(step: jobs.Step) -> Judged:
+        lost: list[tuple[str, str]] = []
+        queries, qrels = judged_by(page.index, chosen.questions, on_missing=lambda *one: lost.append(one))
+        return Judged(chosen.name, queries, qrels, tuple(lost), chosen.questions)
 
-@st.cache_resource(show_spinner=False, max_entries=20)
-def _judged(_index: object, chosen: GoldenSet, state: retrieval.State) -> Judged:
-    lost: list[tuple[str, str]] = []
-    queries, qrels = judged_by(_index, chosen.questions, on_missing=lambda id, answer: lost.append((id, answer)))  # type: ignore[arg-type]
-    return Judged(chosen.name, queries, qrels, tuple(lost), chosen.questions)
+    key = "judged", chosen.name, chosen.digest, retrieval.state_of(page.index, page.source)
+    return jobs.run(page.t("golden.looking", n=len(chosen.questions)), key, work, total=0, t=page.t)
 
 
 def scores(
@@ -123,20 +124,30 @@ def scores(
 
 def choose(page: Page) -> Judged | None:
     """Let a set be chosen or uploaded; None, with what to do on the page, where there is none or it is broken."""
-    uploaded = state.uploads("golden")
-    names = [*sets_in(page.source.path), *uploaded]
     left, right = st.columns([3, 1], gap="small", vertical_alignment="bottom")
     with right, st.popover(page.t("golden.upload"), icon=":material/upload:", width="stretch"):
         _upload(page)
+    uploaded = state.uploads("golden")
+    names = [*sets_in(page.source.path), *(UPLOADED + name for name in uploaded)]
     with left:
-        name = st.selectbox(page.t("golden.set"), names, key=state.GOLDEN, bind="query-params", disabled=not names)
+        name = st.selectbox(
+            page.t("golden.set"),
+            names,
+            key=state.GOLDEN,
+            bind="query-params",
+            format_func=lambda one: one.removeprefix(UPLOADED),
+            disabled=not names,
+        )
     if name is None:
         markup.show(markup.notice("info", page.t("golden.none"), page.t("golden.how", path=page.project.golden_path)))
         return None
     try:
-        found = judged(page, uploaded[name] if name in uploaded else load(page.source.path / name))
+        chosen = uploaded.get(name.removeprefix(UPLOADED)) if name.startswith(UPLOADED) else None
+        found = judged(page, chosen or load(page.source.path / name))
     except M3RetrieverError as error:
         markup.show(markup.notice("error", page.t("golden.broken"), str(error)))
+        return None
+    if found is None:
         return None
     if found.lost:
         example = ", ".join(answer[:60] for _, answer in found.lost[:3])
@@ -160,7 +171,7 @@ def _upload(page: Page) -> None:
         markup.show(markup.notice("error", page.t("golden.broken"), str(error)))
         return
     state.mark_upload("golden", file.file_id)
-    st.rerun()
+    st.session_state[state.GOLDEN] = UPLOADED + file.name  # the picker is drawn after this
 
 
 def parsed(name: str, content: bytes, read: Callable[[Path], Result]) -> Result:

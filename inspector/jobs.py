@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,8 +10,11 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import streamlit as st
 
-from m3retriever.inspector import markup
+from m3retriever import M3RetrieverError
+from m3retriever.inspector import markup, state
 from m3retriever.inspector.i18n import Translate
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Step: TypeAlias = Callable[[int], None]
@@ -18,7 +22,7 @@ Work: TypeAlias = Callable[[Step], Result]
 
 PATIENCE = 1.5  # seconds that a page waits for work to end before it shows how far it is
 EVERY = 0.5  # seconds from one look to the next
-KEPT = 40  # ended jobs whose results are kept
+KEPT = 16  # ended jobs whose results are kept: some are large
 
 
 class Stopped(Exception):  # noqa: N818  # no error: somebody pressed the button
@@ -39,6 +43,7 @@ class Job(Generic[Result]):
 
     def __init__(self, work: Work[Result], total: int = 0) -> None:
         self.total, self.done = total, 0
+        self.waiting: set[str] = set()  # sessions, of jobs that go with a session's settings
         self.error: Exception | None = None
         self._result: Result | None = None
         self._stop, self._ended = threading.Event(), threading.Event()
@@ -90,15 +95,26 @@ class Jobs:
         self._lock = threading.Lock()
 
     def started(self, key: Hashable, work: Work[Result], total: int) -> Job[Result]:
-        """The job of this key, begun now where there is none or its error was not the user's will."""
+        """The job of this key, begun now where there is none."""
         with self._lock:
             job = self._held.get(key)
-            if job is None or (job.ended and job.error is not None and not job.stopped):
+            if job is None:
                 job = self._held[key] = Job(work, total)
             self._held.move_to_end(key)
             for old in [one for one, held in self._held.items() if held.ended][: max(0, len(self._held) - KEPT)]:
                 del self._held[old]
             return job
+
+    def leave(self, key: Hashable, session: str) -> None:
+        """Stop a job that this session waited for, unless another one waits for it too."""
+        with self._lock:
+            job = self._held.get(key)
+            if job is None or job.ended:
+                return
+            job.waiting.discard(session)
+            if not job.waiting:
+                job.stop()
+                del self._held[key]
 
     def holds(self, key: Hashable) -> bool:
         """Whether the job of this key was begun."""
@@ -117,7 +133,7 @@ def jobs() -> Jobs:
     return Jobs()
 
 
-def run(name: str, key: Hashable, work: Work[Result], *, total: int, t: Translate) -> Result | None:
+def run(name: str, key: Hashable, work: Work[Result], *, total: int, t: Translate, slot: str | None = None) -> Result | None:
     """The result of work, or None while it goes on, with its progress and a button on the page.
 
     Parameters
@@ -126,16 +142,29 @@ def run(name: str, key: Hashable, work: Work[Result], *, total: int, t: Translat
         What is done, in the user's words.
     key
         Two calls with the same key are the same work: everything that the result depends on.
+    slot
+        Where this session needs one result only, such as that of its sliders: what it waited for there before is
+        stopped, unless another session waits for it.
 
     Raises
     ------
-    Exception
-        What the work raised.
+    M3RetrieverError
+        What the work raised; another error is said on the page, and logged.
     """
+    session = state.session()
+    if slot is not None and (old := state.fill_slot(slot, key)) is not None:
+        jobs().leave(old, session)
     job = jobs().started(key, work, total)
-    if job.wait(PATIENCE) and not job.stopped:
+    job.waiting.add(session)
+    if job.wait(PATIENCE) and job.error is None:
         return job.result()
-    if job.ended:
+    if job.ended and not job.stopped:
+        jobs().forget(key)  # whoever comes next tries again
+        if isinstance(job.error, M3RetrieverError):
+            raise job.error
+        markup.show(markup.notice("error", t("job.failed", name=name), f"{type(job.error).__name__}: {job.error}"))
+        logger.error("%s failed", name, exc_info=job.error)
+    elif job.ended:
         markup.show(markup.notice("info", t("job.stopped", name=name, done=job.done, total=job.total)))
         st.button(t("job.again"), key=f"again_{hash(key)}", on_click=jobs().forget, args=(key,))
     else:

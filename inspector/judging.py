@@ -9,11 +9,17 @@ import streamlit as st
 from m3retriever import M3RetrieverError
 from m3retriever.inspector import downloads, golden, state
 from m3retriever.inspector.context import Page
-from m3retriever.inspector.project import GRADES
+from m3retriever.inspector.project import GRADES, asks
 from m3retriever.io import golden_text
+from m3retriever.io.judgements import RELEVANT
 
-MARKS = {2: "★★", 1: "★", 0: "✕"}  # of a grade, in tables
+MARKS = ("✕", "★", "★★")  # of grades from 0, in tables; higher ones have the last
 KEYS = {"relevant": "1", "partly": "2", "no": "3"}
+
+
+def mark(grade: int | None) -> str:
+    """A grade in a table; nothing for what was not judged."""
+    return "" if grade is None else MARKS[min(grade, RELEVANT)]
 
 
 def grades_of(page: Page, question: str) -> Mapping[str, int]:
@@ -22,7 +28,8 @@ def grades_of(page: Page, question: str) -> Mapping[str, int]:
         questions = golden.load(page.project.golden_path).questions if page.project.golden_path.is_file() else ()
     except M3RetrieverError:
         return {}
-    return next((one.judged for one in questions if one.question == question), {})
+    found = next((one for one in questions if asks(one, question)), None)
+    return {} if found is None else {**dict.fromkeys(found.relevant, RELEVANT), **found.grades}
 
 
 def draw(page: Page, query: str, ids: Sequence[str], chosen: str, grade: int | None) -> None:
@@ -40,7 +47,7 @@ def draw(page: Page, query: str, ids: Sequence[str], chosen: str, grade: int | N
                 args=(ids[other] if 0 <= other < len(ids) else None,),
             )
         for name, value in GRADES.items():
-            held = grade == value
+            held = grade is not None and min(grade, RELEVANT) == value
             st.button(
                 t(f"judge.{name}"),
                 key=f"judge_{name}",

@@ -31,9 +31,9 @@ def draw(page: Page, query: str, where: Where | None) -> None:
     if not id:
         return
     try:
-        found = explained(
-            page.index, page.source, query, id, profile=page.profile, k=page.k, where=where, threshold=page.threshold
-        )
+        settings = {"profile": page.profile, "k": page.k, "threshold": page.threshold, "where": where}
+        with st.spinner(t("missing.looking"), show_time=True):
+            found = explained(page.index, page.source, query, id, **settings)
     except UnknownDocumentError:
         markup.show(markup.notice("warning", t("missing.unknown"), id))
     except M3RetrieverError as error:

@@ -23,8 +23,7 @@ import filelock
 from m3retriever import InvalidArgumentError, M3RetrieverError, Profile, StoreError, save_profile
 from m3retriever.evaluation import Run
 from m3retriever.inspector.source import Source
-from m3retriever.io import GoldenQuestion, read_golden, read_run, replace_text, run_text, write_golden
-from m3retriever.profile import PRESETS
+from m3retriever.io import GoldenQuestion, read_golden, read_run, replace_text, run_text
 
 HISTORY_KEPT = 200
 RUN_NAME = re.compile(r"\w[\w .+-]{0,79}")
@@ -64,22 +63,29 @@ class Project:
         """The judged questions; none where nothing was judged. InvalidDocumentError for a file that is broken."""
         return read_golden(self.golden_path) if self.golden_path.is_file() else []
 
-    def grade(self, question: str, id: str) -> int | None:
-        """The grade of a document for a question; None where it was not judged."""
-        held = next((one for one in self.golden() if one.question == question), None)
-        return None if held is None else held.judged.get(id)
-
     def judge(self, question: str, id: str, grade: int | None) -> None:
-        """Keep a grade, or take it back with None; all other judgements stay as they are."""
+        """Keep a grade, or take it back with None; every other line, and what else a line holds, stays as it is."""
 
         def change() -> None:
             questions = self.golden()
-            held = next((one for one in questions if one.question == question), None)
+            lines = self._golden_lines()
+            held = next((one for one in questions if asks(one, question)), None)
             judged = _judged(held or GoldenQuestion(_name_of(question, questions), question, ()), id, grade)
-            kept = [judged if one is held else one for one in questions] + ([judged] if held is None else [])
-            write_golden([one for one in kept if one.judged], self.golden_path)
+            if held is None:
+                lines.append(_line({"id": judged.id, "question": question}, judged))
+            else:
+                at = questions.index(held)
+                lines[at] = _line(json.loads(lines[at]), judged)
+            replace_text(self.golden_path, "".join(f"{line}\n" for line in lines if line))
 
         self._write(self.golden_path, change)
+
+    def _golden_lines(self) -> list[str]:
+        """The lines of the file of judgements, one for each question."""
+        if not self.golden_path.is_file():
+            return []
+        lines = self.golden_path.read_bytes().decode("utf-8-sig").split("\n")
+        return [line.rstrip("\r") for line in lines if line.strip()]
 
     # -- earlier queries -----------------------------------------------------------------------------
 
@@ -147,8 +153,12 @@ class Project:
     @property
     def profile_path(self) -> Path:
         """The file that `save_profile` writes: the one that was given, else the folder's own."""
-        given = self.profile
-        return Path(given) if given is not None and str(given) not in PRESETS else self.folder / "profile.toml"
+        return self.folder / "profile.toml" if self.profile is None or self.on_preset else Path(self.profile)
+
+    @property
+    def on_preset(self) -> bool:
+        """Whether the index was opened with a preset, so that a profile in a file would not be read."""
+        return isinstance(self.profile, str)
 
     def save_profile(self, profile: Profile) -> Path:
         """Write the profile that every search reads."""
@@ -172,6 +182,19 @@ class Project:
             raise StoreError(f"{path} is being written to by another process; try again") from error
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def asks(golden: GoldenQuestion, question: str) -> bool:
+    """Whether a golden question is the one that was asked: blanks around it do not count."""
+    return golden.question.strip() == question.strip()
+
+
+def _line(row: dict[str, object], judged: GoldenQuestion) -> str:
+    """A line of the golden file with new judgements; empty where none is left."""
+    if not judged.judged:
+        return ""
+    row = {**row, "relevant": list(judged.relevant), "grades": dict(judged.grades)}
+    return json.dumps(row if judged.grades else {key: row[key] for key in row if key != "grades"}, ensure_ascii=False)
 
 
 def _judged(question: GoldenQuestion, id: str, grade: int | None) -> GoldenQuestion:

@@ -20,7 +20,7 @@ from m3retriever.passages import parents_of
 from m3retriever.ranking import Ranking
 from m3retriever.types import Where
 
-QUERIES_KEPT = 5_000  # about 40 kB each at the usual depth
+CANDIDATES_KEPT = 2_000_000  # about 100 bytes each: 5,000 queries at the usual depth
 STATES_KEPT = 3  # of an index, or of several
 QUERY_CHARACTERS = 2_000  # more is a document; it would also fill the address bar
 
@@ -62,7 +62,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[object, ...], M3Vectors | ModeScores] = OrderedDict()
-        self._lock = threading.Lock()
+        self._size, self._lock = 0, threading.Lock()
 
     def get(self, *key: object) -> M3Vectors | ModeScores | None:
         """What is kept under a key."""
@@ -74,9 +74,10 @@ class Kept:
     def put(self, value: M3Vectors | ModeScores, *key: object) -> None:
         """Keep a value, and let the oldest go."""
         with self._lock:
+            self._size += len(value) - len(self._held.get(key, ()))
             self._held[key] = value
-            while len(self._held) > QUERIES_KEPT:
-                self._held.popitem(last=False)
+            while self._size > CANDIDATES_KEPT and len(self._held) > 1:
+                self._size -= len(self._held.popitem(last=False)[1])
 
 
 @st.cache_resource(show_spinner=False, max_entries=STATES_KEPT)

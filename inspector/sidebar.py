@@ -95,7 +95,9 @@ def _history(project: Project, t: Translate) -> None:
         placeholder=t("sidebar.ask_again"),
         on_change=state.use_picked,
     )
-    st.button(t("sidebar.forget"), key="forget", on_click=state.forget, args=(project,), type="tertiary")
+    st.button(
+        t("sidebar.forget"), key="forget", on_click=state.forget, args=(project,), type="tertiary", disabled=project.read_only
+    )
 
 
 def _same(weights: Weights, active: Weights | None) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from m3retriever import MODES, M3RetrieverError, Profile, Weights
 from m3retriever.fusion import POINTWISE
@@ -33,7 +34,7 @@ WISHES = {"f": "beta", "precision": "precision", "recall": "recall", "fpr": "fpr
 # of the session alone
 HISTORY, PICKED, SELECTED, MOVES, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "moves", "run", "uploads", "notice"
 
-LEVELS, STARTED = "levels", "started"
+LEVELS, STARTED, SLOTS = "levels", "started", "slots"
 
 SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
 K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20
@@ -100,13 +101,15 @@ def use_threshold(threshold: float) -> None:
 def use_profile(profile: Profile) -> None:
     """Set the sliders to a profile, such as one that was just saved."""
     use_weights(profile.weights)
-    use_threshold(profile.thresholds.get("hybrid", 0.0))
+    for mode in ("hybrid", *MODES):
+        use_cut(mode, profile.thresholds.get(mode, 0.0))
 
 
 def save_profile(project: Project, profile: Profile) -> None:
-    """Write the profile that every search reads, and let the sliders follow."""
+    """Write the profile that every search reads, and let the sliders follow; levels edited by hand are in it now."""
     project.save_profile(profile)
     use_profile(profile)
+    edited_levels().clear()
 
 
 # -- thresholds and tuning -------------------------------------------------------------------------
@@ -342,6 +345,19 @@ def language() -> str:
 def keep_language() -> None:
     """Callback of the language switch: write the choice into the URL."""
     st.query_params[LANGUAGE] = st.session_state[LANGUAGE]
+
+
+def session() -> str:
+    """This session's name."""
+    context = get_script_run_ctx()
+    return "" if context is None else context.session_id
+
+
+def fill_slot(slot: str, key: Hashable) -> Hashable | None:
+    """Remember which work this session waits for in a slot; the one before, if it was another."""
+    slots: dict[str, Hashable] = st.session_state.setdefault(SLOTS, {})
+    old, slots[slot] = slots.get(slot), key
+    return old if old != key else None
 
 
 def count_run() -> int:

@@ -87,6 +87,10 @@ def test_golden_grades_are_kept_and_what_is_missing_can_be_left_out(index):
     lost = question._replace(relevant=("fox", "gone"), grades={"fox": 2})
     assert judged_by(index, [lost], on_missing=lambda *one: missing.append(one))[1] == {"1": {"fox": 2}}
     assert missing == [("1", "gone")]
+    deleted = GoldenQuestion("1", "red?", ("fox", "red"), {"red": 2, "fox": 1})
+    missing.clear()
+    assert judged_by(index, [deleted], on_missing=lambda *one: missing.append(one))[1] == {"1": {"fox": 1}}
+    assert missing == [("1", "red")], "a graded answer is an id, whatever texts hold it"
 
 
 def run(*arguments):

@@ -111,14 +111,17 @@ def test_golden_questions_come_back_as_they_were_written(tmp_path):
     given = [GoldenQuestion("1", "红色?\nnew line", ("a b", "c"), {"a b": 2, "d": 0}), GoldenQuestion("x", "plain", ("a",))]
     write_golden(given, tmp_path / "golden.jsonl")
     assert read_golden(tmp_path / "golden.jsonl") == given
-    assert given[0].judged == {"a b": 2, "c": 1, "d": 0}
+    assert given[0].judged == {"a b": 2, "c": 2, "d": 0}
+    assert given[1].judged == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["golden.jsonl"]
 
 
-@pytest.mark.parametrize("grades", ['["a"]', '{"a": -1}', '{"a": 1.5}', '{"a": true}', '{"a": "2"}'])
+@pytest.mark.parametrize("grades", ['["a"]', '{"a": -1}', '{"a": 1.5}', '{"a": true}', '{"a": "2"}', '{"a": 1001}'])
 def test_grades_are_whole_numbers_by_id(write, grades):
     path = write("golden.jsonl", f'{{"question": "q", "relevant": ["a"], "grades": {grades}}}')
-    with pytest.raises(InvalidDocumentError, match="line 1: want 'grades' as an object of ids with whole numbers"):
+    with pytest.raises(
+        InvalidDocumentError, match="line 1: want 'grades' as an object of ids with whole numbers from 0 to 1000"
+    ):
         read_golden(path)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,6 +61,13 @@ def title_of(document: Document) -> str:
 def top_ids(scores: ModeScores, fused: FloatArray, k: int) -> list[str]:
     """The ids of the k best, best first."""
     return [scores.ids[row] for row in top_k(scores, fused, k)]
+
+
+def without(scores: ModeScores, ids: Set[str]) -> ModeScores:
+    """The candidates but some."""
+    rows = [row for row, id in enumerate(scores.ids) if id not in ids]
+    kept = {name: tuple(getattr(scores, name)[row] for row in rows) for name in ("ids", "found_by", "owners")}
+    return replace(scores, values=scores.values[rows], **kept)
 
 
 def result_rows(

@@ -16,6 +16,7 @@ from m3retriever.palette import Palette
 from m3retriever.quality_page.fits import BANDS
 
 HISTOGRAM_PIXELS, CURVES_PIXELS, RELIABILITY_PIXELS, RATES_PIXELS = 170, 220, 220, 260
+HEADROOM = 1.25  # above the highest bar, for the threshold's number
 EXTENT = 30  # pixels of the numbers beside an axis: charts above each other begin at the same place
 BAND_TOP, BAND_FOOT = -0.05, -0.15  # of the levels' strip, below the curves' 0
 NAMED = 0.09  # share of the axis from which on a band has room for its name
@@ -32,6 +33,7 @@ def histogram(
     data["side"] = [t("thresholds.relevant" if bar.relevant else "thresholds.other") for bar in bars]
     data["absolute"] = data["share"].abs()
     highest = float(data["absolute"].max()) * 1.02
+    domain = [-highest, highest * HEADROOM]
     axis = alt.Axis(values=_shares(highest), labelExpr="format(abs(datum.value), '.0%')", **_margin())
     marks = (
         alt.Chart(data)
@@ -39,7 +41,7 @@ def histogram(
         .encode(
             x=_scores(ends, None),
             x2="end:Q",
-            y=alt.Y("share:Q", scale=alt.Scale(domain=[-highest, highest], nice=False), title=t("thresholds.share"), axis=axis),
+            y=alt.Y("share:Q", scale=alt.Scale(domain=domain, nice=False), title=t("thresholds.share"), axis=axis),
             y2=alt.datum(0),
             color=alt.condition("datum.relevant", alt.value(palette.of(mode)), alt.value(palette.other)),
             tooltip=[
@@ -218,7 +220,7 @@ def _strip(bands: Sequence[Band], ends: tuple[float, float], palette: Palette, t
             "start": band.start,
             "end": band.end,
             "middle": (band.start + band.end) / 2,
-            "name": t(f"thresholds.level_{band.level.replace(' ', '_')}"),
+            "name": t(f"level.{band.level.replace(' ', '_')}"),
             "colour": ramp[BANDS[band.level]],
             "on": palette.text if BANDS[band.level] < len(ramp) / 2 else palette.background,
             "wide": band.end - band.start >= wide,

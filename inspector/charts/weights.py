@@ -17,7 +17,7 @@ from m3retriever.quality_page.ternary import COLBERT, DENSE, SPARSE
 MAP_PIXELS, KEY_PIXELS = 400, 12
 CORNERS = {"dense": (DENSE, 26), "sparse": (SPARSE, -22), "colbert": (COLBERT, 26)}  # and where their names stand, in pixels
 FRAME = ((DENSE[0], SPARSE[1] - 26), (COLBERT[0], DENSE[1] + 30))  # what the map needs beside its cells
-SHAPES = {"best": "circle", "best sum": "circle", "current": "square"}
+SHAPES = {"best": "circle", "current": "square"}
 
 
 def weights_map(
@@ -100,7 +100,7 @@ def _spots(spots: Sequence[Spot], measure: str, palette: Palette, t: Translate) 
         row = {
             "x": spot.place[0],
             "y": spot.place[1],
-            "name": t(f"tune.spot_{spot.name.replace(' ', '_')}"),
+            "name": t(f"tune.spot_{spot.name}"),
             "value": spot.value,
         }
         row |= dict(zip(MODES, spot.shares, strict=True))

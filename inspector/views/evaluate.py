@@ -14,7 +14,7 @@ import streamlit as st
 from m3retriever import MODES, M3RetrieverError, ModeScores, Profile
 from m3retriever.evaluation import Run
 from m3retriever.exactness import QUESTIONS, Exactness, exactness
-from m3retriever.inspector import charts, contenders, downloads, golden, jobs, markup, retrieval, state
+from m3retriever.inspector import charts, downloads, golden, jobs, markup, retrieval, state
 from m3retriever.inspector.analysis import quality as analysis
 from m3retriever.inspector.analysis.quality import Mean, Quality, Question
 from m3retriever.inspector.charts.quality import mean_bars
@@ -109,7 +109,7 @@ def _measured(
     page: Page, judged: Judged, scores: Mapping[str, ModeScores], measures: Sequence[str]
 ) -> tuple[dict[str, Quality], list[Mean]] | None:
     """Qualities and means by mode; None while they are being measured. The modes alone do not depend on the sliders."""
-    hybrid = _job(page, judged, scores, measures, {"hybrid": page.profile})
+    hybrid = _job(page, judged, scores, measures, {"hybrid": page.profile}, slot="evaluated")
     modes = _job(page, judged, scores, measures, dict.fromkeys(MODES, page.index.profile))
     if hybrid is None or modes is None:
         return None
@@ -122,6 +122,7 @@ def _job(
     scores: Mapping[str, ModeScores],
     measures: Sequence[str],
     profiles: Mapping[Any, Profile],
+    slot: str | None = None,
 ) -> tuple[dict[str, Quality], list[Mean]] | None:
     rankings = {mode: Ranking.of(profile, mode, None, None) for mode, profile in profiles.items()}
 
@@ -132,10 +133,10 @@ def _job(
         }
         return found, [one for mode, quality in found.items() for one in analysis.means_of(mode, quality)]
 
-    held = retrieval.state_of(page.index, page.source), page.index.profile.depth, contenders.digest_of(judged)
+    held = retrieval.state_of(page.index, page.source), page.index.profile.depth, judged.digest
     total = len(rankings) * len(judged.answerable)
     name = page.t("evaluate.measuring", n=len(judged.answerable))
-    return jobs.run(name, ("evaluated", *held, repr(rankings), tuple(measures)), work, total=total, t=page.t)
+    return jobs.run(name, ("evaluated", *held, repr(rankings), tuple(measures)), work, total=total, t=page.t, slot=slot)
 
 
 # -- what is shown ---------------------------------------------------------------------------------

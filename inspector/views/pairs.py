@@ -94,7 +94,7 @@ def _meaning(one: PairScore, t: Translate) -> str:
     """The score in a word, and the probability where the profile knows it."""
     if one.level is None:
         return t("pairs.uncalibrated")
-    level = t(f"pairs.level_{one.level.replace(' ', '_')}")
+    level = t(f"level.{one.level.replace(' ', '_')}")
     return level if one.probability is None else f"{level} · p = {one.probability:.2f}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from m3retriever import MODES, InvalidFilterError
+from m3retriever import MODES, Document, InvalidFilterError
 from m3retriever.inspector import charts, detail, downloads, judging, markup, missing, state
 from m3retriever.inspector.analysis import ranking as analysis
 from m3retriever.inspector.analysis.filters import parsed_filter
@@ -17,6 +17,7 @@ from m3retriever.inspector.charts.ranking import score_strip
 from m3retriever.inspector.context import Page, current
 from m3retriever.inspector.i18n import Translate
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS, raw_scores
+from m3retriever.passages import owner_of
 from m3retriever.ranking import Ranking
 from m3retriever.types import Where
 
@@ -85,12 +86,17 @@ def _results(page: Page, query: str, where: Where | None) -> None:
     if not len(scores):
         markup.show(markup.notice("info", page.t("search.nothing")))
         return
-    fused = Ranking.of(page.profile, "hybrid", None, None).fuse(scores)
-    documents = {document.id: document for document in page.index.get(analysis.top_ids(scores, fused, page.k))}
+    ranking = Ranking.of(page.profile, "hybrid", None, None)
+    fused = ranking.fuse(scores)
+    documents = _documents(page, analysis.top_ids(scores, fused, page.k))
+    if lost := set(analysis.top_ids(scores, fused, page.k)) - documents.keys():  # another client deleted them
+        scores = analysis.without(scores, lost)
+        fused = ranking.fuse(scores)
+        documents = _documents(page, analysis.top_ids(scores, fused, page.k))
     titles = {id: analysis.title_of(document) for id, document in documents.items()}
     rows = analysis.result_rows(scores, fused, titles, k=page.k, threshold=page.threshold)
     ticks = analysis.strip_ticks(scores, fused, titles, k=page.k, threshold=page.threshold)
-    grades = judging.grades_of(page, query)
+    grades = _grades(page, query, documents)
     left, right = st.columns(COLUMNS, gap="medium")
     with left:
         _strip(page, ticks, rows)
@@ -101,6 +107,17 @@ def _results(page: Page, query: str, where: Where | None) -> None:
     with right:
         judging.draw(page, query, [row.id for row in rows], chosen.id, grades.get(chosen.id))
         detail.draw(page, query, chosen, documents[chosen.id])
+
+
+def _documents(page: Page, ids: Sequence[str]) -> dict[str, Document]:
+    return {document.id: document for document in page.index.get(ids, skip_unknown=True)}
+
+
+def _grades(page: Page, query: str, documents: Mapping[str, Document]) -> dict[str, int]:
+    """{id: grade} of what was judged, a passage by its document where it has no grade of its own."""
+    held = judging.grades_of(page, query)
+    found = {id: held.get(id, held.get(owner_of(document))) for id, document in documents.items()}
+    return {id: grade for id, grade in found.items() if grade is not None}
 
 
 def _exports(page: Page, rows: Sequence[Row], grades: Mapping[str, int]) -> None:
@@ -145,7 +162,7 @@ def _frame(rows: Sequence[Row], grades: Mapping[str, int]) -> pd.DataFrame:
             "score": [row.score for row in rows],
             **{str(mode): [row.scores[mode] for row in rows] for mode in MODES},
             "ranks": ["·".join(str(row.ranks[mode]) for mode in MODES) for row in rows],
-            "grade": [judging.MARKS.get(grades.get(row.id, -1), "") for row in rows],
+            "grade": [judging.mark(grades.get(row.id)) for row in rows],
         }
     )
 

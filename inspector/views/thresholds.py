@@ -213,7 +213,7 @@ def _wish(page: Page, found: Judged) -> Wanted | None:
             args=(state.WISH, shown),
         )
     with right:
-        value = _value(page, what)
+        value = _value(what, page.t(f"thresholds.value_{what}"))
     return Wanted(what, value, _confidence(page) if what == "recall" else None)
 
 
@@ -234,8 +234,8 @@ def _confidence(page: Page) -> float | None:
     return None if confidence is None else round(confidence, 6)
 
 
-def _value(page: Page, what: Wish) -> float:
-    label, key = page.t(f"thresholds.value_{what}"), state.WISHES[what]
+def _value(what: Wish, label: str) -> float:
+    key = state.WISHES[what]
     return round(float(st.number_input(label, **VALUES[what], key=key, bind="query-params", persist_state="session")), 6)
 
 
@@ -345,7 +345,7 @@ def _editor(page: Page, mode: SearchMode, levels: Mapping[str, float], fit: Cali
 
 
 def _level(page: Page, level: str) -> str:
-    return page.t(f"thresholds.level_{level.replace(' ', '_')}")
+    return page.t(f"level.{level.replace(' ', '_')}")
 
 
 # -- without labels --------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ def _unlabelled(page: Page) -> None:
     mode = _mode(page)
     left, right = st.columns(COLUMNS, gap="medium")
     with right:
-        wanted = Wanted("fpr", _value(page, "fpr"))
+        wanted = Wanted("fpr", _value("fpr", t("thresholds.for_fpr")))
         fit = _calibration(page, None, wanted)
         if fit is not None:
             _result(page, mode, wanted, fit)

@@ -9,7 +9,6 @@ import pandas as pd
 import streamlit as st
 
 from m3retriever import MODES, M3RetrieverError, Profile
-from m3retriever.cli.fitting import fusions_of
 from m3retriever.evaluation import DEFAULT_MEASURES, Comparison
 from m3retriever.fusion import SUMMANDS
 from m3retriever.inspector import charts, fits, golden, markup, state
@@ -20,7 +19,7 @@ from m3retriever.inspector.golden import Judged
 from m3retriever.inspector.markup import Tile
 from m3retriever.quality_page.fits import NEAR, USUAL
 from m3retriever.quality_page.ternary import limits
-from m3retriever.tuning import MIN_QUERIES, Tuning
+from m3retriever.tuning import MIN_QUERIES, Tuning, fusions_of
 
 COLUMNS = [1, 1.25]  # widths of the map and of what is said of it
 OPTIONS = [1, 2.6, 0.7]  # of measure, fusions and button
@@ -98,7 +97,7 @@ def _options(page: Page, found: Judged) -> tuple[str, list[str], list[str]]:
 def _named(chosen: Sequence[str]) -> tuple[list[str], list[str]]:
     """As `tune --fusion` reads names; no fusions where none is chosen."""
     options = [name for name in (state.LEARNED, state.ROUTED) if st.session_state.get(name)]
-    fusions, learners = fusions_of(",".join([*(name for name in SUMMANDS if name in chosen), *options]) or None)
+    fusions, learners = fusions_of([*(name for name in SUMMANDS if name in chosen), *options])
     return (fusions if chosen else []), learners
 
 
@@ -160,7 +159,7 @@ def _map(page: Page, tuning: Tuning) -> None:
 def _spot(page: Page, spot: analysis.Spot) -> str:
     shares = " / ".join(f"{share:.3g}" for share in spot.shares)
     value = "" if spot.value is None else f" → {spot.value:.3f}"
-    name = page.t(f"tune.spot_{spot.name.replace(' ', '_')}")
+    name = page.t(f"tune.spot_{spot.name}")
     return f"{name} {shares}{value}"
 
 

@@ -174,7 +174,10 @@ def judged_by(
         known = set(index.ids(among=list(judged))) | (split & set(judged))
         grades: dict[str, int] = {}
         for answer, grade in judged.items():
-            holding = [answer] if answer in known else index.ids(where_document={"$contains": answer}) if grade else []
+            if answer in known:
+                holding = [answer]
+            else:  # a grade is of an id; what is only listed may be a text
+                holding = [] if answer in question.grades else index.ids(where_document={"$contains": answer})
             if grade and not holding:
                 if on_missing is None:
                     raise InvalidArgumentError(

@@ -164,7 +164,7 @@ def evidence_of(
         scores,
         qrels,
         _scored(index, unanswerable, index.profile.depth, on_step),
-        unrelated_pairs(index, given, qrels),
+        unrelated_pairs(index, given, qrels, on_step=on_step),
         identical_pairs(index.encoder, list(texts.values())),
     )
 

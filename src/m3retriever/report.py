@@ -96,9 +96,17 @@ def store_info(store: ChromaStore, path: Path, collection: str | None) -> dict[s
         "model_name": settings["model"],
         "dimension": int(settings["dim"]) if settings["dim"] else None,
         "revision": store.revision(),
-        "bytes_on_disk": sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file()),
+        "bytes_on_disk": sum(map(_bytes, path.rglob("*"))),
         "profile": str(profile) if profile.is_file() else None,
     }
+
+
+def _bytes(path: Path) -> int:
+    """What a file takes on disk; 0 for a folder, and for a file that another process has just removed."""
+    try:
+        return path.stat().st_blocks * 512 if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def print_hits(query: str, mode: str, weights: Mapping[str, float], hits: Sequence[Hit]) -> None:

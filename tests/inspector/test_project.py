@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3retriever import InvalidArgumentError, InvalidDocumentError, Profile, StoreError, load_profile
-from m3retriever.inspector.project import Project, ReadOnlyError
+from m3retriever.inspector.project import Project, ReadOnlyError, asks
 from m3retriever.inspector.source import Source
 from m3retriever.io import GoldenQuestion, read_golden, write_golden
 
@@ -21,13 +21,18 @@ def kept(tmp_path):
     return Project(tmp_path)
 
 
+def grade_of(kept, question, id):
+    return next((one.judged.get(id) for one in kept.golden() if asks(one, question)), None)
+
+
 def test_a_judgement_is_kept_changed_and_taken_back(kept):
     kept.judge("who sings?", "whale", 2)
     kept.judge("who sings?", "crow", 0)
     assert kept.golden()[0].judged == {"whale": 2, "crow": 0}
     assert kept.golden()[0].relevant == ("whale",)
     kept.judge("who sings?", "whale", 1)
-    assert (kept.grade("who sings?", "whale"), kept.grade("who sings?", "crow"), kept.grade("other", "crow")) == (1, 0, None)
+    assert [grade_of(kept, "who sings?", id) for id in ("whale", "crow")] == [1, 0]
+    assert grade_of(kept, "other", "crow") is None
     kept.judge("who sings?", "whale", None)
     assert kept.golden()[0].judged == {"crow": 0}
     kept.judge("who sings?", "crow", None)
@@ -46,6 +51,21 @@ def test_other_judgements_stay_as_they_were(kept):
     assert third.id.startswith("q-")
 
 
+def test_what_else_a_line_holds_stays_and_other_lines_stay_to_the_byte(kept):
+    first = '{"question": " red? ", "relevant": ["fox"], "note": "\\u00e9", "type": 3}'
+    second = '{"relevant":["whale"],   "question":"who sings?", "more": {"a": 1}}'
+    kept.golden_path.write_text(f"{first}\n\n{second}\n")
+    kept.judge("who sings?", "crow", 0)
+    lines = kept.golden_path.read_text().splitlines()
+    assert lines[0] == first
+    row = json.loads(lines[1])
+    assert row == {"relevant": ["whale"], "question": "who sings?", "more": {"a": 1}, "grades": {"crow": 0}}
+    assert kept.golden()[1].judged == {"whale": 2, "crow": 0}, "what was relevant is not partly relevant now"
+    kept.judge("red?", "wine", 2)
+    assert len(kept.golden()) == 2, "blanks around a question do not make another one"
+    assert json.loads(kept.golden_path.read_text().splitlines()[0])["note"] == "é"
+
+
 def test_a_broken_file_of_judgements_is_not_overwritten(kept):
     kept.golden_path.write_text("not JSON\n")
     with pytest.raises(InvalidDocumentError, match="line 1 is not JSON"):
@@ -60,8 +80,9 @@ def test_what_was_judged_last_holds_for_any_texts(tmp_path_factory, judgements):
     expected = {}
     for question, id, grade in judgements:
         kept.judge(question, id, grade)
-        expected[question, id] = grade
-    assert {key: kept.grade(*key) for key in expected} == expected
+        expected[question.strip(), id] = grade
+    for (question, id), grade in expected.items():
+        assert grade_of(kept, question, id) == grade
     ids = [one.id for one in kept.golden()]
     assert len(set(ids)) == len(ids)
 
@@ -116,7 +137,7 @@ def test_a_profile_goes_to_the_file_that_was_given_else_to_the_folder_s_own(tmp_
     assert Project(tmp_path).save_profile(Profile(depth=7)) == tmp_path / "profile.toml"
     assert load_profile(tmp_path / "profile.toml").depth == 7
     assert Project(tmp_path, profile=tmp_path / "mine.toml").profile_path == tmp_path / "mine.toml"
-    assert Project(tmp_path, profile="semantic").profile_path == tmp_path / "profile.toml"
+    assert Project(tmp_path, profile="semantic").on_preset
 
 
 def test_each_collection_has_files_of_its_own(tmp_path):

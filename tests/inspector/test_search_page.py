@@ -86,7 +86,7 @@ def test_read_only_disables_what_writes_and_leaves_every_file_alone(run, project
     assert all(app.button(key=f"judge_{name}").disabled for name in ("relevant", "partly", "no"))
     app.text_input(key="q").set_value("parcel").run()
     assert app.selectbox(key="picked").options == [QUERY]
-    app.button(key="forget").click().run()
+    assert app.button(key="forget").disabled
     assert not app.exception
     assert {path: content for path, content in state().items() if path.name != "lock.mdb"} == before
 

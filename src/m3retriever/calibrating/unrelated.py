@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -41,12 +41,13 @@ def unrelated_pairs(
     *,
     questions: int = QUESTIONS,
     documents: int = DOCUMENTS,
+    on_step: Callable[[int], None] = lambda done: None,
 ) -> list[ModeScores]:
     """Scores of questions with documents drawn at random: for each question one ModeScores of up to `documents`.
 
     What is judged relevant to a question is not drawn for it, nor passages of that. Without questions the first
     sentences of random documents stand in, each for a question about its own document. The same index gives the
-    same pairs.
+    same pairs. `on_step` is called with 0 for each question: it may end the work by raising.
     """
     ids = index.ids()
     if len(ids) <= 1:
@@ -56,6 +57,7 @@ def unrelated_pairs(
     vectors = index.encoder.encode_queries(list(asked.values()))
     pairs = []
     for (key, text), vector in zip(asked.items(), vectors, strict=True):
+        on_step(0)
         own = {id for id, grade in (qrels or {}).get(key, {}).items() if grade > 0} if queries else {parents.get(key, key)}
         drawn = (ids[row] for row in random.permutation(len(ids)))
         others = list(islice((id for id in drawn if parents.get(id, id) not in own and id not in own), documents))

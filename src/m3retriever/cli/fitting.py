@@ -56,9 +56,9 @@ def tune(
     from m3retriever.evaluation import answerable
     from m3retriever.fitting import tune_index
     from m3retriever.profile import save_profile
-    from m3retriever.tuning import steps_of
+    from m3retriever.tuning import fusions_of, steps_of
 
-    fusions, learners = fusions_of(fusion)
+    fusions, learners = fusions_of([] if fusion is None else names_of(fusion))
     check_writable(out)
     with open_index(path, model=model, collection=collection, profile=profile) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
@@ -77,16 +77,6 @@ def tune(
 
         report.print_tuning(found)
         say(f"the profile is in {out}" if out else "nothing was written: --out FILE saves the profile")
-
-
-def fusions_of(names: str | None) -> tuple[list[str], list[str]]:
-    """The fusions to search among and the learners to try, of names by comma; all fusions where none is named."""
-    from m3retriever.fusion import SUMMANDS
-
-    given = [] if names is None else names_of(names)
-    learners = {"learned": ["logistic", "boosted"], "routed": ["routed"]}
-    fusions = [name for name in given if name not in learners]
-    return fusions or list(SUMMANDS), [one for name in given for one in learners.get(name, [])]
 
 
 def tuning_json(found: Tuning, out: Path | None) -> dict[str, Any]:

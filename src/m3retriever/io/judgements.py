@@ -15,10 +15,15 @@ from m3retriever.io.writing import replace_text
 RUN_COLUMNS = 6  # query, Q0, document, rank, score, tag
 
 
+RELEVANT = 2  # the grade that says relevant where there are grades, as 1 says partly and 0 no
+HIGHEST = 1_000  # of a grade
+
+
 class GoldenQuestion(NamedTuple):
     """A question with the ids (or the texts) of the documents that answer it.
 
-    `grades` says of documents by id how well they do, 0 for those that do not; a relevant one without a grade has 1.
+    `grades` says of documents by id how well they do, 0 for those that do not. A relevant one without a grade has 1, or
+    beside others that have grades 2: where there are grades, 1 says that a document answers in part.
     """
 
     id: str
@@ -29,7 +34,7 @@ class GoldenQuestion(NamedTuple):
     @property
     def judged(self) -> dict[str, int]:
         """{id or text: grade}, of all that was judged."""
-        return {**dict.fromkeys(self.relevant, 1), **self.grades}
+        return {**dict.fromkeys(self.relevant, RELEVANT if self.grades else 1), **self.grades}
 
 
 def read_golden(path: str | Path) -> list[GoldenQuestion]:
@@ -44,7 +49,8 @@ def read_golden(path: str | Path) -> list[GoldenQuestion]:
         if not isinstance(question, str) or not isinstance(relevant, list) or not (relevant or grades):
             raise InvalidDocumentError(f"{place}: want 'question' (a str) and 'relevant' (a list of ids); got {sorted(row)}")
         id = str(row.get("id", len(questions) + 1))
-        questions.append(GoldenQuestion(id, question, tuple(str(one) for one in relevant), _grades(place, grades)))
+        answers = tuple(_clean(str(one)) for one in relevant)
+        questions.append(GoldenQuestion(id, _clean(question), answers, _grades(place, grades)))
     return questions
 
 
@@ -64,9 +70,16 @@ def golden_text(questions: Iterable[GoldenQuestion]) -> str:
 
 
 def _grades(place: str, grades: Any) -> dict[str, int]:
-    if not isinstance(grades, Mapping) or any(type(grade) is not int or grade < 0 for grade in grades.values()):
-        raise InvalidDocumentError(f"{place}: want 'grades' as an object of ids with whole numbers from 0; got {grades!r}")
-    return {str(id): grade for id, grade in grades.items()}
+    if not isinstance(grades, Mapping) or any(type(one) is not int or not 0 <= one <= HIGHEST for one in grades.values()):
+        raise InvalidDocumentError(
+            f"{place}: want 'grades' as an object of ids with whole numbers from 0 to {HIGHEST}; got {str(grades)[:200]}"
+        )
+    return {_clean(str(id)): grade for id, grade in grades.items()}
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which JSON can write and nothing can show."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def read_queries(path: str | Path) -> dict[str, str]:

@@ -14,13 +14,13 @@ import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
 from m3retriever.evaluation import Comparison, Qrels, compare_values, mean
-from m3retriever.fusion import FUSIONS, POINTWISE
+from m3retriever.fusion import FUSIONS, POINTWISE, SUMMANDS
 from m3retriever.tuning.learning import LEARNERS, route
 from m3retriever.tuning.searches import TRIALS, BayesianSearch, GridSearch, Search, grid_of
 from m3retriever.tuning.settings import STEP, Chosen, Grid, Setting, SettingsTable, simplex
 from m3retriever.types import MODES, ModeScores, Weights
 
-__all__ = ["BASELINES", "Found", "Setting", "SettingsTable", "Tuning", "simplex", "steps_of", "tune"]
+__all__ = ["BASELINES", "Found", "Setting", "SettingsTable", "Tuning", "fusions_of", "simplex", "steps_of", "tune"]
 
 FOLDS = 5
 SEED = 0  # of the folds
@@ -183,6 +183,16 @@ def steps_of(fusions: Sequence[str], learners: Sequence[str] = (), *, folds: int
     """Of `tune`: each search is prepared, and each search and learner finds a setting without each fold and on all."""
     searches = len(_groups(fusions))
     return searches + (searches + len(learners)) * (folds + 1)
+
+
+def fusions_of(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The fusions to search among and the learners to try, of names; all fusions that may be searched where none is named.
+
+    "learned" stands for all learned fusions, "routed" for weights by the kind of question.
+    """
+    learners = {"learned": ["logistic", "boosted"], "routed": ["routed"]}
+    fusions = [name for name in names if name not in learners]
+    return fusions or list(SUMMANDS), [one for name in names for one in learners.get(name, [])]
 
 
 def _groups(fusions: Sequence[str]) -> dict[str, list[str]]:
