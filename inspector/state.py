@@ -34,7 +34,7 @@ WISHES = {"f": "beta", "precision": "precision", "recall": "recall", "fpr": "fpr
 # of the session alone
 HISTORY, PICKED, SELECTED, MOVES, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "moves", "run", "uploads", "notice"
 
-LEVELS, STARTED, SLOTS = "levels", "started", "slots"
+LEVELS, EDITED_ON, STARTED, SLOTS = "levels", "edited_on", "started", "slots"
 
 SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
 K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20
@@ -106,10 +106,9 @@ def use_profile(profile: Profile) -> None:
 
 
 def save_profile(project: Project, profile: Profile) -> None:
-    """Write the profile that every search reads, and let the sliders follow; levels edited by hand are in it now."""
+    """Write the profile that every search reads, and let the sliders follow."""
     project.save_profile(profile)
     use_profile(profile)
-    edited_levels().clear()
 
 
 # -- thresholds and tuning -------------------------------------------------------------------------
@@ -137,6 +136,13 @@ def edited_levels() -> dict[str, dict[str, float]]:
     """By mode, the levels' bounds that were changed by hand in this session."""
     held: dict[str, dict[str, float]] = st.session_state.setdefault(LEVELS, {})
     return held
+
+
+def edits_belong_to(key: Hashable) -> None:
+    """Drop what was edited by hand on other questions, or with other weights."""
+    if st.session_state.get(EDITED_ON, key) != key:
+        edited_levels().clear()
+    st.session_state[EDITED_ON] = key
 
 
 def edit_level(mode: str, level: str, shown: Mapping[str, float]) -> None:

@@ -126,6 +126,7 @@ class Seen:
 
 
 def _seen(page: Page, found: Judged, scores: Mapping[str, ModeScores], mode: SearchMode) -> Seen:
+    state.edits_belong_to((found.digest, tuple(round(share, 2) for share in page.weights.normalized())))
     depends = retrieval.state_of(page.index, page.source), page.index.profile.depth, found.digest
     return _kept(scores, found, page.profile, mode, (*depends, fits.ranking_key(page.profile, mode)))
 

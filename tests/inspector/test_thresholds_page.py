@@ -50,6 +50,7 @@ def test_the_area_under_the_curve_is_how_often_a_relevant_candidate_comes_first(
     assert analysis.roc_auc(pairs_of([], [])) is None
 
 
+@settings(deadline=None)
 @given(numbers, numbers)
 def test_the_area_under_the_curve_is_scikit_learns(relevant, other):
     expected = roc_auc_score([True] * len(relevant) + [False] * len(other), [*relevant, *other])
@@ -82,7 +83,7 @@ def test_the_axis_stands_still_while_a_threshold_moves_on_it():
     assert analysis.axis_of(np.array([])) < (0.0, 1.0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(numbers, numbers)
 def test_bars_share_out_each_side_above_and_below(relevant, other):
     pairs = pairs_of(relevant, other)
@@ -95,7 +96,7 @@ def test_bars_share_out_each_side_above_and_below(relevant, other):
         assert bar.pairs <= len(inside)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=40), st.lists(st.floats(0, 1), min_size=6, max_size=40))
 def test_samples_are_what_measuring_at_each_threshold_gives(relevant, other):
     pairs = pairs_of(relevant, other)
