@@ -50,6 +50,8 @@ def _run(page: st.Page, index: M3Index, t: Translate) -> None:
     """The page, below what went wrong in a callback; nothing can be scored while all weights are 0."""
     if (problem := state.problem()) is not None:
         markup.show(markup.notice("error", t("error.change"), problem))
+    if index.profile_problem is not None:
+        markup.show(markup.notice("warning", t("error.profile"), index.profile_problem))
     if state.settings(index.profile).weights is None:
         markup.show(markup.notice("warning", t("error.no_weights")))
     else:

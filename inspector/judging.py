@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from m3retriever import M3RetrieverError
-from m3retriever.inspector import downloads, golden, state
+from m3retriever.inspector import downloads, golden, markup, state
 from m3retriever.inspector.context import Page
 from m3retriever.inspector.project import GRADES, asks
 from m3retriever.io import golden_text
@@ -23,10 +23,11 @@ def mark(grade: int | None) -> str:
 
 
 def grades_of(page: Page, question: str) -> Mapping[str, int]:
-    """{id: grade} of what was judged for a question; none where the file is broken, which the page Evaluate says."""
+    """{id: grade} of what was judged for a question; none where the file is broken, which is said on the page."""
     try:
         questions = golden.load(page.project.golden_path).questions if page.project.golden_path.is_file() else ()
-    except M3RetrieverError:
+    except M3RetrieverError as error:
+        markup.show(markup.notice("warning", page.t("golden.broken"), str(error), name="broken-golden"))
         return {}
     found = next((one for one in questions if asks(one, question)), None)
     return {} if found is None else {**dict.fromkeys(found.relevant, RELEVANT), **found.grades}

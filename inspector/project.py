@@ -175,6 +175,8 @@ class Project:
         """Change a file while no other process changes it."""
         if self.read_only:
             raise ReadOnlyError(f"the inspector runs with --read-only: {path.name} is not written")
+        if not self.folder.is_dir():
+            raise StoreError(f"the folder {self.folder} is gone")
         try:
             with filelock.FileLock(self.folder / LOCK, timeout=WAIT):
                 return change()

@@ -27,17 +27,21 @@ QUERY_CHARACTERS = 2_000  # more is a document; it would also fill the address b
 Step = Callable[[int], None]
 
 
-@st.cache_resource(show_spinner=False)
 def open_index(source: Source) -> M3Index:
     """The index, opened once per process.
 
     Raises
     ------
     StoreError
-        There is no such index. Opening it would make an empty one, and load a model for nothing.
+        There is no such index, or it is gone. Opening it would make an empty one, and load a model for nothing.
     """
     if not ChromaStore.exists(source.path, source.collection):
         raise StoreError(f"there is no index in {source.name}: add documents first, or give another path or collection")
+    return _open_index(source)
+
+
+@st.cache_resource(show_spinner=False)
+def _open_index(source: Source) -> M3Index:
     return M3Index.open(source.path, collection=source.collection, profile=source.profile, read_only=source.read_only)
 
 
@@ -157,22 +161,30 @@ def explained(
     candidates = raw_scores(index, source, query, k=k, where=where)
     passes = where is None or id in index.ids(where, among=[id])
     own = index.store.score(query_vectors(index, source, query), [id])
+    ranking = Ranking.of(profile, "hybrid", None, threshold)
     lost = passes and id not in candidates.ids
-    depth = max(index.profile.depth, k)
+    found = _deeper(index, state_of(index, source), query, id, max(index.profile.depth, k), ranking, where) if lost else None
     return explain(
         query,
         document,
         own=replace(own, query=query),
         candidates=candidates,
-        ranking=Ranking.of(profile, "hybrid", None, threshold),
+        ranking=ranking,
         k=k,
         passes=passes,
-        deeper=_deeper(index, state_of(index, source), query, id, depth, json.dumps(where, sort_keys=True)) if lost else None,
+        deeper=found,
     )
 
 
-@st.cache_resource(show_spinner=False, max_entries=100)
-def _deeper(_index: M3Index, state: State, query: str, id: str, depth: int, where: str) -> Deeper | None:
-    vectors, filtered = query_vectors(_index, state.source, query), one_filter(json.loads(where), None)
-    limit = min(len(_index), DEEPEST)
-    return deeper(id, lambda wanted: _index.store.search(vectors, depth=wanted, where=filtered), depth, limit)
+def _deeper(
+    index: M3Index, state: State, query: str, id: str, depth: int, ranking: Ranking, where: Where | None
+) -> Deeper | None:
+    """Where a deeper search finds a document; each depth is searched once for all weights."""
+    filtered, limit = json.dumps(where, sort_keys=True), min(len(index), DEEPEST)
+    return deeper(id, lambda wanted: _candidates(index, state, query, wanted, filtered), ranking, depth, limit)
+
+
+@st.cache_resource(show_spinner=False, max_entries=12)
+def _candidates(_index: M3Index, state: State, query: str, depth: int, where: str) -> ModeScores:
+    vectors = query_vectors(_index, state.source, query)
+    return replace(_index.store.search(vectors, depth=depth, where=one_filter(json.loads(where), None)), query=query)

@@ -15,8 +15,10 @@ def draw(index: M3Index, source: Source, project: Project, t: Translate) -> None
     """Draw the sidebar."""
     with st.sidebar:
         st.markdown(f"**{t('sidebar.scoring')}**")
-        _presets(index.profile, t)
+        presets = st.container(horizontal=True, gap="xsmall")
         _weights(index.profile, t)
+        with presets:  # after the sliders, which take their values from a link
+            _presets(index.profile, t)
         _limits(index.profile, t)
         _language(t)
         _history(project, t)
@@ -30,15 +32,14 @@ def _presets(profile: Profile, t: Translate) -> None:
     if own is not None and not any(_same(own, other) for other in presets.values()):
         presets = {"profile": own, **presets}
     active = state.settings(profile).weights
-    with st.container(horizontal=True, gap="xsmall"):
-        for name, weights in presets.items():
-            st.button(
-                t(f"preset.{name}"),
-                key=f"preset_{name}",
-                type="primary" if _same(weights, active) else "secondary",
-                on_click=state.use_weights,
-                args=(weights,),
-            )
+    for name, weights in presets.items():
+        st.button(
+            t(f"preset.{name}"),
+            key=f"preset_{name}",
+            type="primary" if _same(weights, active) else "secondary",
+            on_click=state.use_weights,
+            args=(weights,),
+        )
 
 
 def _weights(profile: Profile, t: Translate) -> None:

@@ -172,7 +172,7 @@ def started(key: Hashable) -> bool:
 
 def query() -> str:
     """The query, without the spaces around it; cut where the URL brought a longer one."""
-    return str(st.session_state.get(QUERY, "")).strip()[:QUERY_CHARACTERS]
+    return str(st.session_state.get(QUERY, st.query_params.get(QUERY, ""))).strip()[:QUERY_CHARACTERS]
 
 
 def history(project: Project) -> list[str]:

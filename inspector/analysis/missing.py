@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from m3retriever import MODES, Explanation, Mode
 
+STEP, MOST = 5, 100  # of the slider of results
 Words = tuple[str, Mapping[str, object]]
 STAGES = {
     "hit": "hit",
@@ -60,8 +61,10 @@ def remedies(explanation: Explanation, k: int) -> list[Words]:
         return found
     if explanation.threshold is not None and explanation.score < explanation.threshold:
         found.append(("missing.do_threshold", {"threshold": f"{floored(explanation.score):.2f}"}))
-    if explanation.stage != "filtered out" and (explanation.rank or 0) > k:
-        found.append(("missing.do_k", {"k": explanation.rank}))
+    rank = explanation.rank or (explanation.deeper.rank if explanation.deeper else 0)
+    if explanation.stage != "filtered out" and rank > k:
+        wanted = -(-rank // STEP) * STEP
+        found.append(("missing.do_k" if wanted <= MOST else "missing.do_more", {"k": wanted}))
     if explanation.stage != "filtered out" and (gap(explanation) or 0) > 0:
         best = min((place for place in places(explanation) if place.rank), key=lambda place: place.rank or 0, default=None)
         if best is not None and best.rank is not None and best.rank <= k:

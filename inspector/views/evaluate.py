@@ -265,7 +265,7 @@ def _run(page: Page, found: Evaluated) -> Run:
 
 
 def _save(page: Page, found: Evaluated) -> None:
-    t, project = page.t, page.project
+    t, project, writable = page.t, page.project, analysis.can_be_written(found.scores)
     default = analysis.run_name(found.mode, page.weights)
     key = f"{RUN_NAME}_{default}"
     name = st.text_input(t("evaluate.name"), default, key=key, max_chars=80)
@@ -279,8 +279,8 @@ def _save(page: Page, found: Evaluated) -> None:
         icon=":material/save:",
         on_click=state.attempt,
         args=(save,),
-        disabled=project.read_only,
-        help=t("evaluate.read_only") if project.read_only else None,
+        disabled=project.read_only or not writable,
+        help=t("evaluate.read_only") if project.read_only else None if writable else t("evaluate.no_run"),
     )
     if name and name.strip() in project.runs():
         markup.show(markup.note(t("evaluate.taken"), name="taken"))

@@ -85,6 +85,7 @@ def _results(page: Page, query: str, where: Where | None) -> None:
     state.remember(page.project, query)
     if not len(scores):
         markup.show(markup.notice("info", page.t("search.nothing")))
+        missing.draw(page, query, where)
         return
     ranking = Ranking.of(page.profile, "hybrid", None, None)
     fused = ranking.fuse(scores)

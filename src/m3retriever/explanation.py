@@ -37,10 +37,12 @@ class Deeper:
     Attributes
     ----------
     depth : the depth at which the dense or the sparse search brings it in
-    ranks : its place among the candidates of a search that deep, or deeper, when ranked by one mode alone
+    rank : its place among the candidates of a search that deep, or deeper
+    ranks : the same when ranked by one mode alone
     """
 
     depth: int
+    rank: int
     ranks: Mapping[Mode, int]
 
 
@@ -151,7 +153,7 @@ def explain(
     )
 
 
-def deeper(id: str, search: Callable[[int], ModeScores], depth: int, limit: int) -> Deeper | None:
+def deeper(id: str, search: Callable[[int], ModeScores], ranking: Ranking, depth: int, limit: int) -> Deeper | None:
     """Where a document is found that a search of this depth does not find; None where none does down to the limit.
 
     `search` gives a query's candidates at a depth; it is called with few of them, each four times the last.
@@ -163,8 +165,9 @@ def deeper(id: str, search: Callable[[int], ModeScores], depth: int, limit: int)
             continue
         row = candidates.ids.index(id)
         ranks = {mode: places[row] for mode, places in mode_ranks(candidates).items()}
+        rank = top_k(candidates, ranking.fuse(candidates), len(candidates)).index(row) + 1
         least = min(ranks[mode] for mode in candidates.found_by[row])
-        return Deeper(least if id in search(least).ids else depth, ranks)
+        return Deeper(least if id in search(least).ids else depth, rank, ranks)
     return None
 
 

@@ -71,6 +71,11 @@ class M3Index(DocumentSearch, Documents):
         check_profile(profile, *_of(self.encoder))
         self._profile = profile
 
+    @property
+    def profile_problem(self) -> str | None:
+        """Why the profile's file as it is now cannot be used, so that the one read before stays in force; else None."""
+        return self._profile.problem if isinstance(self._profile, WatchedProfile) else None
+
     @classmethod
     def open(
         cls,
@@ -322,7 +327,7 @@ class M3Index(DocumentSearch, Documents):
             k=k,
             passes=passes,
             shared=self._shared_tokens(vectors, query, id),
-            deeper=self._deeper(vectors, id, depth, where) if passes and id not in candidates.ids else None,
+            deeper=self._deeper(query, vectors, id, ranking, depth, where) if passes and id not in candidates.ids else None,
         )
 
     # -- async twins -------------------------------------------------------------------------------
@@ -371,9 +376,13 @@ class M3Index(DocumentSearch, Documents):
                 break
         return hits[:k]
 
-    def _deeper(self, query: M3Vectors, id: str, depth: int, where: Where | None) -> Deeper | None:
-        limit = min(len(self), DEEPEST)
-        return deeper(id, lambda wanted: self.store.search(query, depth=wanted, where=where), depth, limit)
+    def _deeper(
+        self, query: str, vectors: M3Vectors, id: str, ranking: Ranking, depth: int, where: Where | None
+    ) -> Deeper | None:
+        def search(wanted: int) -> ModeScores:
+            return replace(self.store.search(vectors, depth=wanted, where=where), query=query)
+
+        return deeper(id, search, ranking, depth, min(len(self), DEEPEST))
 
     def _shared_tokens(self, query: M3Vectors, text: str, id: str) -> tuple[SharedToken, ...]:
         if not isinstance(self.store, HoldsVectors):

@@ -32,6 +32,10 @@ class WatchedProfile:
     optional
         Whether the file may be missing: the default profile holds until it appears.
 
+    Attributes
+    ----------
+    problem : why the file as it is now cannot be used; None where it can
+
     Raises
     ------
     ProfileError
@@ -41,6 +45,7 @@ class WatchedProfile:
     def __init__(self, path: str | Path, check: Callable[[Profile], None], *, optional: bool = False) -> None:
         self._path, self._check, self._lock = Path(path), check, Lock()
         self._stamp, self._profile = _stamp(self._path), Profile()
+        self.problem: str | None = None
         if self._stamp is not None or not optional:
             self._profile = self._read()
 
@@ -58,8 +63,10 @@ class WatchedProfile:
         try:
             self._profile = self._read()
         except ProfileError as error:
+            self.problem = str(error)
             logger.warning("%s; the profile read before stays in force", error)
         else:
+            self.problem = None
             logger.info("read the profile %s again", self._path)
 
     def _read(self) -> Profile:

@@ -40,8 +40,8 @@ def test_following_every_remedy_brings_the_document_in(seed, depth, k, threshold
             index.profile = Profile(depth=remedies["missing.do_depth"]["depth"])
         if "missing.do_threshold" in remedies:
             settings["threshold"] = float(remedies["missing.do_threshold"]["threshold"])
-        if "missing.do_k" in remedies:
-            settings["k"] = remedies["missing.do_k"]["k"]
+        for key in {"missing.do_k", "missing.do_more"} & remedies.keys():
+            settings["k"] = remedies[key]["k"]
     else:
         pytest.fail(f"still {found.stage}")
     assert str(chosen) in [hit.document.id for hit in index.search(query, **settings)]

@@ -1,7 +1,9 @@
 """The page Search beyond its table: filters, judgements, what is missing, what can be taken away."""
 
 import json
+import shutil
 
+import chromadb
 import pytest
 
 from m3retriever import HashingEncoder, M3Index, Profile, save_profile
@@ -66,10 +68,59 @@ def test_a_link_names_the_document_that_is_shown(run, project):
 def test_a_broken_golden_file_is_said_when_one_judges_and_is_left_alone(run, project):
     (project / "golden.jsonl").write_text("nonsense")
     app = run(q=QUERY)
+    assert "The golden set cannot be read." in page(app)
+    assert "That was not done." not in page(app)
     app.button(key="judge_relevant").click().run()
+    assert "That was not done." in page(app)
     assert "line 1 is not JSON" in page(app)
     assert (project / "golden.jsonl").read_text() == "nonsense"
-    assert "line 1 is not JSON" not in page(app.run())
+    assert "That was not done." not in page(app.run())
+
+
+def test_a_plain_golden_answer_is_relevant_and_stays_so_when_another_document_is_judged(run, project):
+    first, second = ids_of(project)[:2]
+    line = {"question": QUERY, "relevant": [first], "note": "mine"}
+    (project / "golden.jsonl").write_text(json.dumps(line) + "\n")
+    app = run(q=QUERY)
+    assert list(table(app)["grade"])[:2] == ["★★", ""]
+    app.button(key="go_after").click().run()
+    app.button(key="judge_relevant").click().run()
+    assert read_golden(project / "golden.jsonl")[0].judged == {first: 2, second: 2}
+    assert json.loads((project / "golden.jsonl").read_text())["note"] == "mine"
+
+
+def test_a_document_that_another_client_deleted_is_left_out(run, project):
+    first = ids_of(project)[0]
+    app = run(q=QUERY)
+    client = chromadb.PersistentClient(str(project))
+    client.get_collection("m3retriever").delete(ids=[first])
+    client.close()
+    app.slider(key="k").set_value(25).run()
+    assert not app.exception
+    assert f">{first}</code>" not in page(app)
+    assert len(table(app)) == 25
+
+
+def test_a_profile_that_breaks_while_the_page_is_open_is_said(run, project):
+    app = run(q=QUERY)
+    (project / "profile.toml").write_text("depth = ")
+    assert "The profile cannot be used as it is now" in page(app.run())
+    (project / "profile.toml").write_text("depth = 7")
+    assert "The profile cannot be used as it is now" not in page(app.run())
+
+
+def test_an_index_that_is_gone_is_said_and_not_made_again(run, project):
+    app = run(q=QUERY)
+    shutil.rmtree(project)
+    app.text_input(key="q").set_value("another").run()
+    assert "The index cannot be opened." in page(app)
+    assert not project.exists()
+
+
+def test_the_preset_of_a_link_is_the_one_that_is_marked(run):
+    app = run(q=QUERY, dense="0.3", sparse="0.6", colbert="0.1")
+    assert QUERY not in [option for box in app.selectbox if box.key == "picked" for option in box.options]
+    assert "Dense 0.30, Sparse 0.60, ColBERT 0.10" in page(app)
 
 
 # -- read-only -------------------------------------------------------------------------------------
@@ -133,10 +184,11 @@ def test_each_stage_is_said_with_what_would_help(run, project):
     assert "It is hit number 3." in page(run(q=QUERY, missing=ids[2]))
     below = page(run(q=QUERY, missing=ids[11], k="5"))
     assert "It has place 12, and 5 results are shown." in below
-    assert "<li>12 results</li>" in below
+    assert "<li>15 results</li>" in below
     assert "below the threshold 0.99" in page(run(q=QUERY, missing=ids[0], threshold="0.99"))
     filtered = page(run(q=QUERY, missing=ids[0], where='{"kind": "nothing"}'))
     assert "No document passes" in filtered
+    assert "It does not pass the filter." in filtered
     assert "It does not pass the filter." in page(
         run(q=QUERY, missing=ids[0], where=f'{{"#id": {{"$ne": {json.dumps(ids[0])}}}}}')
     )

@@ -47,7 +47,10 @@ def read_golden(path: str | Path) -> list[GoldenQuestion]:
         row = json_object(place, row)
         question, relevant, grades = row.get("question"), row.get("relevant", []), row.get("grades", {})
         if not isinstance(question, str) or not isinstance(relevant, list) or not (relevant or grades):
-            raise InvalidDocumentError(f"{place}: want 'question' (a str) and 'relevant' (a list of ids); got {sorted(row)}")
+            got = "an empty 'relevant'" if relevant == [] and isinstance(question, str) and "relevant" in row else sorted(row)
+            raise InvalidDocumentError(
+                f"{place}: want 'question' (a str) and 'relevant' (a list of at least one id), or 'grades'; got {got}"
+            )
         id = str(row.get("id", len(questions) + 1))
         answers = tuple(_clean(str(one)) for one in relevant)
         questions.append(GoldenQuestion(id, _clean(question), answers, _grades(place, grades)))
