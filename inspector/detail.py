@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -24,15 +24,17 @@ def draw(page: Page, query: str, row: Row, document: Document) -> None:
     else:
         markup.show(markup.note(t("detail.no_sum", fusion=page.profile.fusion, score=f"{row.score:.4f}")))
     compared = alignment.of_document(page, query, document)
-    text, matches, weights, raw = st.tabs([t("tab.text"), t("tab.alignment"), t("tab.lexical"), t("tab.raw")])
-    with text:
-        alignment.draw_text(compared, document.text, t)
-    with matches:
-        alignment.draw_matches(compared, page.palette, t)
-    with weights:
-        alignment.draw_weights(compared, row.scores["sparse"], t)
-    with raw:
-        st.json(_raw(row, document), expanded=True)
+    contents: dict[str, Callable[[], object]] = {
+        t("tab.text"): lambda: alignment.draw_text(compared, document.text, t),
+        t("tab.alignment"): lambda: alignment.draw_matches(compared, page.palette, t),
+        t("tab.lexical"): lambda: alignment.draw_weights(compared, row.scores["sparse"], t),
+        t("tab.raw"): lambda: st.json(_raw(row, document), expanded=True),
+    }
+    tabs = st.tabs(list(contents), key=f"{state.TAB}_{state.language()}", on_change="rerun")
+    for tab, draw_content in zip(tabs, contents.values(), strict=True):
+        if tab.open:  # what is hidden would cost half of a moved slider's time
+            with tab:
+                draw_content()
 
 
 def _sum(parts: Sequence[Part], score: float, t: Translate) -> None:

@@ -34,7 +34,7 @@ WISHES = {"f": "beta", "precision": "precision", "recall": "recall", "fpr": "fpr
 # of the session alone
 HISTORY, PICKED, SELECTED, MOVES, RUN, UPLOADS, NOTICE = "history", "picked", "selected", "moves", "run", "uploads", "notice"
 
-LEVELS, EDITED_ON, STARTED, SLOTS = "levels", "edited_on", "started", "slots"
+LEVELS, EDITED_ON, STARTED, SLOTS, TAB = "levels", "edited_on", "started", "slots", "tab"
 
 SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
 K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20

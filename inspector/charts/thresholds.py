@@ -12,7 +12,7 @@ from m3retriever.calibrating.thresholds import Measured
 from m3retriever.inspector.analysis.thresholds import Band, Bar, Point, Sample
 from m3retriever.inspector.charts import AXIS_PIXELS
 from m3retriever.inspector.i18n import Translate
-from m3retriever.palette import Palette
+from m3retriever.palette import Palette, ink_on
 from m3retriever.quality_page.fits import BANDS
 
 HISTOGRAM_PIXELS, CURVES_PIXELS, RELIABILITY_PIXELS, RATES_PIXELS = 170, 220, 220, 260
@@ -53,7 +53,7 @@ def histogram(
             ],
         )
     )
-    names = [_side(data, relevant, palette.of(mode) if relevant else palette.muted) for relevant in (True, False)]
+    names = [_side(data, relevant, palette.text if relevant else palette.muted) for relevant in (True, False)]
     chart: alt.LayerChart = alt.layer(marks, *names, *_cut(cut, ends, palette)).properties(height=HISTOGRAM_PIXELS)
     return chart
 
@@ -222,7 +222,7 @@ def _strip(bands: Sequence[Band], ends: tuple[float, float], palette: Palette, t
             "middle": (band.start + band.end) / 2,
             "name": t(f"level.{band.level.replace(' ', '_')}"),
             "colour": ramp[BANDS[band.level]],
-            "on": palette.text if BANDS[band.level] < len(ramp) / 2 else palette.background,
+            "on": ink_on(ramp[BANDS[band.level]]),
             "wide": band.end - band.start >= wide,
         }
         for band in bands

@@ -84,10 +84,10 @@ def _frame() -> alt.Chart:
 
 
 def _corners(palette: Palette, t: Translate) -> list[alt.Chart]:
-    """The modes' names in their colours."""
+    """The modes' names."""
     return [
         alt.Chart(pd.DataFrame({"x": [place[0]], "y": [place[1]], "text": [t(f"mode.{mode}")]}))
-        .mark_text(dy=away, fontSize=13, fontWeight=600, color=palette.of(mode))
+        .mark_text(dy=away, fontSize=13, fontWeight=600, color=palette.text)
         .encode(longitude="x:Q", latitude="y:Q", text="text:N")
         for mode, (place, away) in CORNERS.items()
     ]

@@ -106,6 +106,17 @@ def rgba(colour: str, alpha: float) -> str:
     return f"rgba({red}, {green}, {blue}, {alpha:.2f})"
 
 
+def ink_on(colour: str) -> str:
+    """Black or white, whichever stands out more on a colour: by at least 4.5 to 1 on any (WCAG 2.2's contrast).
+
+    `ink_on("#ffff00")` is "#000000".
+    """
+    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    linear = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels)
+    luminance = sum(share * value for share, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#000000" if (luminance + 0.05) ** 2 >= 1.05 * 0.05 else "#ffffff"
+
+
 def hexadecimal(colour: tuple[float, float, float]) -> str:
     """`hexadecimal((1, 0, 0))` is "#ff0000"."""
     return "#" + "".join(f"{round(255 * part):02x}" for part in colour)

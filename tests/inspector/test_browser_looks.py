@@ -37,7 +37,15 @@ WEAK = """(least) => {
         let opacity = 1;
         for (let one = element; one; one = one.parentElement) opacity *= +getComputedStyle(one).opacity;
         if (opacity === 0) continue;
-        const svg = element.closest('svg'), below = behind(element, box);
+        const svg = element.closest('svg');
+        let below = behind(element, box);
+        for (const shape of svg ? svg.querySelectorAll('path, rect') : []) {  // what is drawn before, where the text stands
+            const place = shape.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+            const inside = x > place.left && x < place.right && y > place.top && y < place.bottom;
+            const after = shape.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING;
+            const {fill, fillOpacity, opacity: whole} = getComputedStyle(shape), [red, green, blue, alpha = 1] = channels(fill);
+            if (inside && after && fill.startsWith('rgb')) below = over([red, green, blue], alpha * fillOpacity * whole, below);
+        }
         const colour = channels(svg ? style.fill : style.color);
         const shown = over(colour, (colour[3] ?? 1) * opacity, below);
         const [dark, light] = [luminance(shown), luminance(below)].sort((one, other) => one - other);

@@ -2,6 +2,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import m3retriever.inspector
 from m3retriever import Weights
@@ -9,7 +11,7 @@ from m3retriever.inspector import markup
 from m3retriever.inspector.analysis.ranking import Part, Row
 from m3retriever.inspector.analysis.tokens import Passage, Tint
 from m3retriever.inspector.i18n import translator
-from m3retriever.palette import LIGHT, rgba
+from m3retriever.palette import LIGHT, ink_on, rgba
 
 FOLDER = Path(m3retriever.inspector.__file__).parent
 EVIL = "<img src=x onerror='a'> \"&"
@@ -67,6 +69,18 @@ def test_the_weight_bar_has_the_shares_as_words_too():
 def test_a_colour_is_made_transparent():
     assert rgba("#ff0010", 0.5) == "rgba(255, 0, 16, 0.50)"
     assert "m3-tint-10" in markup.styles(LIGHT)
+
+
+@given(st.integers(0, 0xFFFFFF))
+def test_ink_stands_out_on_any_colour(number):
+    def luminance(colour):
+        values = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    colour = f"#{number:06x}"
+    dark, light = sorted([luminance(colour), luminance(ink_on(colour))])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_no_other_module_makes_html_or_lets_data_near_markdown():
