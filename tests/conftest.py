@@ -12,6 +12,7 @@ from m3retriever.demo.run import demo_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' processes share the cores; torch's threads would wait for each other
 
 
 @pytest.fixture(scope="session")
