@@ -27,6 +27,7 @@ PICTURES = {
 PATCH = 20  # pixels of a side: means of patches are compared
 SEEN = 14  # of 255: a patch that differs by more looks different
 SHARE = 0.08  # of the patches may look different
+TRIES = 8
 
 
 def tuned(app):
@@ -65,11 +66,30 @@ def test_a_picture_shows_the_page_as_it_is(tab, demo_server, name):
         app.wait()
     app.page.mouse.move(SIZE["width"] - 8, SIZE["height"] - 8)
     app.page.wait_for_timeout(600)  # charts and colours fade in
-    taken = Image.open(io.BytesIO(app.page.screenshot()))
     path = DOCS / f"inspector-{name}.png"
     if os.environ.get("M3_PICTURES"):
-        taken.convert("RGB").quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture(app).convert("RGB").quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
     kept = Image.open(path)
-    assert kept.size == taken.size
-    different = np.abs(patches(kept) - patches(taken)).max(axis=2) > SEEN
-    assert different.mean() <= SHARE, f"{different.mean():.1%} of {path.name} look different: run make pictures"
+    for _ in range(TRIES):
+        different = difference(kept, picture(app))
+        if different <= SHARE:
+            return
+        app.page.wait_for_timeout(1_000)  # a busy machine draws late
+    pytest.fail(f"{different:.1%} of {path.name} look different: run make pictures")
+
+
+def picture(app):
+    return Image.open(io.BytesIO(app.page.screenshot()))
+
+
+def difference(kept, taken):
+    """The share of patches that look different; all of them where the sizes do."""
+    if kept.size != taken.size:
+        return 1.0
+    return (np.abs(patches(kept) - patches(taken)).max(axis=2) > SEEN).mean()
+
+
+def test_another_page_looks_different():
+    search, evaluate = (Image.open(DOCS / f"inspector-{name}.png") for name in ("search", "evaluate"))
+    assert difference(search, evaluate) > 2 * SHARE
+    assert difference(search, search) == 0
