@@ -6,6 +6,7 @@ import streamlit as st
 
 from m3retriever import MODES, M3Index, Profile, Weights
 from m3retriever.inspector import markup, state
+from m3retriever.inspector.analysis.settings import K_MAX, K_MIN, K_STEP
 from m3retriever.inspector.i18n import LANGUAGES, Translate
 from m3retriever.inspector.project import Project
 from m3retriever.inspector.source import Source
@@ -68,7 +69,7 @@ def _limits(profile: Profile, t: Translate) -> None:
         markup.show(markup.note(t("sidebar.no_threshold", fusion=profile.fusion)))
     elif "hybrid" not in profile.thresholds:
         markup.show(markup.note(t("sidebar.uncalibrated")))
-    st.slider(t("sidebar.k"), state.K_MIN, state.K_MAX, shown.k, state.K_STEP, key=state.K, bind="query-params")
+    st.slider(t("sidebar.k"), K_MIN, K_MAX, shown.k, K_STEP, key=state.K, bind="query-params")
 
 
 def _language(t: Translate) -> None:

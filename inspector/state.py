@@ -37,7 +37,7 @@ HISTORY, PICKED, SELECTED, MOVES, RUN, UPLOADS, NOTICE = "history", "picked", "s
 LEVELS, EDITED_ON, STARTED, SLOTS, TAB = "levels", "edited_on", "started", "slots", "tab"
 
 SHOWN_PRESETS = {name: PRESETS[name] for name in ("bge-m3", "semantic", "keyword", "cross-lingual")}
-K_MIN, K_MAX, K_STEP, K_DEFAULT = 5, 100, 5, 20
+K_DEFAULT = 20
 SEARCH_PAGE = Path(__file__).with_name("views") / "search.py"
 STEP = 0.01  # of weights and threshold
 HISTORY_KEPT = 20

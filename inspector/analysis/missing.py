@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from m3retriever import MODES, Explanation, Mode
+from m3retriever.inspector.analysis.settings import K_MAX, K_STEP
 
-STEP, MOST = 5, 100  # of the slider of results
 Words = tuple[str, Mapping[str, object]]
 STAGES = {
     "hit": "hit",
@@ -63,8 +63,8 @@ def remedies(explanation: Explanation, k: int) -> list[Words]:
         found.append(("missing.do_threshold", {"threshold": f"{floored(explanation.score):.2f}"}))
     rank = explanation.rank or (explanation.deeper.rank if explanation.deeper else 0)
     if explanation.stage != "filtered out" and rank > k:
-        wanted = -(-rank // STEP) * STEP
-        found.append(("missing.do_k" if wanted <= MOST else "missing.do_more", {"k": wanted}))
+        wanted = -(-rank // K_STEP) * K_STEP
+        found.append(("missing.do_k" if wanted <= K_MAX else "missing.do_more", {"k": wanted}))
     if explanation.stage != "filtered out" and (gap(explanation) or 0) > 0:
         best = min((place for place in places(explanation) if place.rank), key=lambda place: place.rank or 0, default=None)
         if best is not None and best.rank is not None and best.rank <= k:

@@ -8,6 +8,7 @@ from m3retriever import Profile, Weights
 from m3retriever.ranking import Ranking
 
 HYBRID = "hybrid"
+K_MIN, K_MAX, K_STEP = 5, 100, 5  # of the slider of results
 
 
 def with_settings(profile: Profile, weights: Weights, threshold: float | None) -> Profile:

@@ -253,6 +253,18 @@ class Inspector:
     def wait(self, after=0):
         self.page.wait_for_function(READY, arg=[after, None], timeout=60_000)
 
+    def settle(self):
+        """Wait until no work is under way."""
+        self.wait()
+        self.page.wait_for_function("!document.querySelector('[data-testid=m3-job]')", timeout=60_000)
+        self.wait()
+
+    def opened(self, path):
+        """The app with a page on which no work is under way."""
+        self.open(path)
+        self.settle()
+        return self
+
     @contextlib.contextmanager
     def rerun(self) -> Iterator[None]:
         run = int(self.page.get_by_test_id("m3-ready").get_attribute("data-run"))

@@ -32,23 +32,10 @@ def app(tab, address, request):
     return tab(address, **getattr(request, "param", {}))
 
 
-def settle(app):
-    """Wait until no work is under way."""
-    app.wait()
-    app.page.wait_for_function("!document.querySelector('[data-testid=m3-job]')", timeout=60_000)
-    app.wait()
-
-
-def opened(app, path):
-    app.open(path)
-    settle(app)
-    return app
-
-
 def press(app, name):
     with app.rerun():
         app.page.get_by_role("button", name=name).click()
-    settle(app)
+    app.settle()
 
 
 def tile(app, name):
@@ -66,7 +53,7 @@ def lines_of(app, words):
 
 
 def test_the_threshold_is_taken_and_stands_at_the_same_place_in_both_charts(app):
-    opened(app, "/thresholds?golden=golden-hard.jsonl&threshold=0.5")
+    app.opened("/thresholds?golden=golden-hard.jsonl&threshold=0.5")
     [before] = lines_of(app, "Histogram of the scores")
     assert lines_of(app, "Precision, recall and F1") == pytest.approx([before], abs=1)
     found = float(tile(app, "threshold"))
@@ -81,7 +68,7 @@ def test_the_threshold_is_taken_and_stands_at_the_same_place_in_both_charts(app)
 
 
 def test_pointing_at_the_curves_shows_a_threshold_s_numbers(app):
-    opened(app, "/thresholds?golden=golden-hard.jsonl&mode=dense")
+    app.opened("/thresholds?golden=golden-hard.jsonl&mode=dense")
     box = app.chart("Precision, recall and F1").locator("svg").bounding_box()
     app.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
     shown = app.page.locator("#vg-tooltip-element").filter(has_text="Precision")
@@ -90,19 +77,19 @@ def test_pointing_at_the_curves_shows_a_threshold_s_numbers(app):
 
 
 def test_a_typed_level_moves_its_band_and_a_wrong_one_is_told(app):
-    opened(app, "/thresholds?golden=golden-hard.jsonl&mode=colbert")
+    app.opened("/thresholds?golden=golden-hard.jsonl&mode=colbert")
     weak = app.page.get_by_label("weak, from")
     for value in ("0.111", "0.123"):  # the second is typed into what the first left
         weak.fill(value)
         with app.rerun():
             weak.press("Enter")
-        settle(app)
+        app.settle()
         assert weak.input_value() == value
         app.page.locator(f"[aria-label*='unrelated'][aria-label*='{value}']").first.wait_for(state="attached")
     weak.fill("1.5")
     with app.rerun():
         weak.press("Enter")
-    settle(app)
+    app.settle()
     assert "The bounds must rise" in app.text("error")
     assert app.page.get_by_role("button", name="Save to profile").is_disabled()
     press(app, "Reset")
@@ -110,12 +97,12 @@ def test_a_typed_level_moves_its_band_and_a_wrong_one_is_told(app):
 
 
 def test_a_link_shows_the_same_view(app):
-    opened(app, "/thresholds?golden=golden-hard.jsonl&mode=dense&cut_dense=0.2&for=recall&recall=0.6&confidence=0.8")
+    app.opened("/thresholds?golden=golden-hard.jsonl&mode=dense&cut_dense=0.2&for=recall&recall=0.6&confidence=0.8")
     seen = [tile(app, name) for name in ("precision", "recall", "answers", "threshold", "held_out")]
     assert app.page.get_by_label("Promised with a confidence of", exact=True).input_value() == "0.80"
     assert "at 0.200" in app.page.get_by_test_id("m3-tile-precision").inner_text()
     link = app.page.url
-    opened(app, link.removeprefix(app.server))
+    app.opened(link.removeprefix(app.server))
     assert [tile(app, name) for name in ("precision", "recall", "answers", "threshold", "held_out")] == seen
     app.page.get_by_text("Hybrid", exact=True).first.click()
     app.page.wait_for_url("**mode=hybrid**")
@@ -123,9 +110,9 @@ def test_a_link_shows_the_same_view(app):
 
 @pytest.mark.parametrize("app", [{"color_scheme": "dark"}, {"locale": "zh-CN"}], indirect=True, ids=["dark", "zh"])
 def test_the_map_has_every_weighting_and_its_marks(app):
-    opened(app, "/tune?golden=golden-hard.jsonl&fusions=weighted_sum&dense=0.5&sparse=0.5&colbert=0")
+    app.opened("/tune?golden=golden-hard.jsonl&fusions=weighted_sum&dense=0.5&sparse=0.5&colbert=0")
     app.page.get_by_test_id("stMainBlockContainer").get_by_test_id("stBaseButton-primary").click()
-    settle(app)
+    app.settle()
     app.page.get_by_test_id("m3-tile-held_out").wait_for()
     chart = app.page.locator("[data-testid=stVegaLiteChart]").first
     chart.locator(CELLS).first.wait_for(state="attached")
@@ -139,7 +126,7 @@ def test_the_map_has_every_weighting_and_its_marks(app):
 
 
 def test_the_sliders_mark_moves_on_the_map(app):
-    opened(app, "/tune?golden=golden-hard.jsonl&fusions=weighted_sum&dense=1&sparse=0&colbert=0")
+    app.opened("/tune?golden=golden-hard.jsonl&fusions=weighted_sum&dense=1&sparse=0&colbert=0")
     press(app, "Tune")
     before = square(app)
     app.move("Dense", "Home")
@@ -157,7 +144,7 @@ def square(app):
 
 
 def test_weights_are_taken_downloaded_and_saved(app, folder, tmp_path):
-    opened(app, "/tune?golden=golden-hard.jsonl&fusions=weighted_sum&dense=1&sparse=0&colbert=0")
+    app.opened("/tune?golden=golden-hard.jsonl&fusions=weighted_sum&dense=1&sparse=0&colbert=0")
     press(app, "Tune")
     with app.page.expect_download() as download:
         app.page.get_by_role("button", name="Profile (TOML)").click()
@@ -173,10 +160,10 @@ def test_weights_are_taken_downloaded_and_saved(app, folder, tmp_path):
 
 
 def test_tuning_can_be_stopped_or_ends_and_pages_can_be_left_meanwhile(app):
-    opened(app, "/tune?golden=golden-hard.jsonl&learned=true&routed=true&measure=RR@10")
+    app.opened("/tune?golden=golden-hard.jsonl&learned=true&routed=true&measure=RR@10")
     app.page.get_by_role("button", name="Tune", exact=True).click()
     app.page.get_by_role("link", name="Thresholds").click()
-    settle(app)
+    app.settle()
     app.chart("Histogram of the scores").locator("svg").wait_for()
     app.page.get_by_role("link", name="Tune").click()
     app.page.wait_for_url("**/tune?**")

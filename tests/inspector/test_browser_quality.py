@@ -43,19 +43,6 @@ def app(tab, address, request):
     return tab(address, **getattr(request, "param", {}))
 
 
-def settle(app):
-    """Wait until no work is under way."""
-    app.wait()
-    app.page.wait_for_function("!document.querySelector('[data-testid=m3-job]')", timeout=30_000)
-    app.wait()
-
-
-def opened(app, path):
-    app.open(path)
-    settle(app)
-    return app
-
-
 def in_search(app):
     app.page.get_by_label("Query", exact=True).wait_for()
     app.wait()
@@ -66,11 +53,11 @@ def pick(app, label, option):
     app.page.get_by_label(label, exact=True).first.click()
     with app.rerun():
         app.page.get_by_role("option", name=option, exact=True).click()
-    settle(app)
+    app.settle()
 
 
 def test_a_selected_question_opens_in_search_and_its_url_shows_it_again(app):
-    opened(app, "/evaluate?golden=golden-hard.jsonl&sparse=0.7")
+    app.opened("/evaluate?golden=golden-hard.jsonl&sparse=0.7")
     app.chart("Quality").locator("svg").wait_for()
     question, found = app.cell(QUESTION, 2), app.cell(FIRST, 2)
     app.select(2)
@@ -83,7 +70,7 @@ def test_a_selected_question_opens_in_search_and_its_url_shows_it_again(app):
 
 
 def test_the_set_stays_chosen_and_nothing_selected_after_a_look_at_search(app):
-    opened(app, "/evaluate?golden=golden-hard.jsonl")
+    app.opened("/evaluate?golden=golden-hard.jsonl")
     for row in (2, 4):
         question = app.cell(QUESTION, row)
         app.select(row)
@@ -91,24 +78,24 @@ def test_the_set_stays_chosen_and_nothing_selected_after_a_look_at_search(app):
         assert app.page.get_by_label("Query", exact=True).input_value() == question
         with app.rerun():
             app.page.get_by_role("link", name="Evaluate").click()
-        settle(app)
+        app.settle()
         assert app.page.get_by_label("Golden set", exact=True).first.input_value() == "golden-hard.jsonl"
         assert app.cell(QUESTION, row) == question
 
 
 def test_a_link_shows_the_same_measures_mode_and_order(app):
-    opened(app, "/evaluate?golden=golden-hard.jsonl")
+    app.opened("/evaluate?golden=golden-hard.jsonl")
     with app.rerun():
         app.page.get_by_label("Measures", exact=True).fill("RR, P@3")
         app.page.keyboard.press("Enter")
-    settle(app)
+    app.settle()
     with app.rerun():
         app.page.get_by_test_id("stButtonGroup").get_by_text("Sparse", exact=True).click()
-    settle(app)
+    app.settle()
     pick(app, "Order by", "P@3")
     seen = app.text("means-sparse"), app.column(ID, 5), app.text("tile-exact")
     app.page.reload()
-    settle(app)
+    app.settle()
     assert (app.text("means-sparse"), app.column(ID, 5), app.text("tile-exact")) == seen
     assert "RR, P@3" in app.page.get_by_label("Measures", exact=True).input_value()
 
@@ -121,7 +108,7 @@ def downloaded(app, name, folder):
 
 
 def test_downloads_are_what_the_command_line_writes(app, folder, tmp_path):
-    opened(app, "/evaluate?golden=golden-hard.jsonl&dense=1&sparse=0&colbert=0")
+    app.opened("/evaluate?golden=golden-hard.jsonl&dense=1&sparse=0&colbert=0")
     arguments = ["evaluate", "--path", folder, "--golden", folder / "golden-hard.jsonl", "--run-out", tmp_path / "wanted"]
     (tmp_path / "p.toml").write_text("[weights]\ndense = 1\nsparse = 0\ncolbert = 0\n")
     result = CliRunner().invoke(command_line, [str(one) for one in [*arguments, "--profile", tmp_path / "p.toml", "--json"]])
@@ -145,7 +132,7 @@ def test_downloads_are_what_the_command_line_writes(app, folder, tmp_path):
 
 
 def test_a_clicked_bar_chooses_its_question_and_the_link_keeps_all_choices(app):
-    opened(app, "/compare?golden=golden-hard.jsonl")
+    app.opened("/compare?golden=golden-hard.jsonl")
     pick(app, "A", "Mode · ColBERT")
     pick(app, "B", "Preset · keyword")
     bars = app.page.locator(BARS)
@@ -153,7 +140,7 @@ def test_a_clicked_bar_chooses_its_question_and_the_link_keeps_all_choices(app):
     before = app.page.get_by_label("Question", exact=True).input_value()
     with app.rerun():
         bars.nth(2).click()
-    settle(app)
+    app.settle()
     chosen = app.page.get_by_label("Question", exact=True).input_value()
     assert chosen != before
     assert "first=mode" in app.page.url
@@ -161,19 +148,19 @@ def test_a_clicked_bar_chooses_its_question_and_the_link_keeps_all_choices(app):
     assert "question=h-" in app.page.url
     seen = app.text("tile-first"), app.text("tile-second"), app.text("values"), app.column(3, 5)
     app.page.reload()
-    settle(app)
+    app.settle()
     assert app.page.get_by_label("Question", exact=True).input_value() == chosen
     assert (app.text("tile-first"), app.text("tile-second"), app.text("values"), app.column(3, 5)) == seen
     with app.rerun():
         app.page.get_by_text("中文", exact=True).click()
-    settle(app)
+    app.settle()
     assert app.page.get_by_label("A", exact=True).first.input_value() == "模式 · ColBERT"
     assert app.text("tile-second").startswith("B · nDCG@10")
     assert app.text("values").split("。")[0][2:].split("，B ") == seen[2].split(". ")[0][2:].split(", B ")
 
 
 def test_the_compared_question_opens_in_search(app):
-    opened(app, "/compare?golden=golden-hard.jsonl")
+    app.opened("/compare?golden=golden-hard.jsonl")
     question = app.page.get_by_label("Question", exact=True).input_value().partition(" · ")[2]
     best = app.cell(4, 0)
     app.page.get_by_role("button", name="Open in Search").click()
@@ -186,40 +173,40 @@ def test_the_compared_question_opens_in_search(app):
 
 
 def test_what_is_compared_stays_while_other_pages_are_looked_at(app):
-    opened(app, "/compare?golden=golden-hard.jsonl")
+    app.opened("/compare?golden=golden-hard.jsonl")
     pick(app, "A", "Preset · semantic")
     for page in ("Evaluate", "Compare"):
         with app.rerun():
             app.page.get_by_role("link", name=page).click()
-        settle(app)
+        app.settle()
     assert app.page.get_by_label("A", exact=True).first.input_value() == "Preset · semantic"
 
 
 def test_a_saved_run_is_compared_with_other_weights_after_a_restart(app, folder, serve, tab):
-    opened(app, "/evaluate?golden=golden-hard.jsonl")
+    app.opened("/evaluate?golden=golden-hard.jsonl")
     app.page.get_by_role("button", name="Save run").click()
     app.page.get_by_label("Name of the run").fill("monday")
     with app.rerun():
         app.page.get_by_role("button", name="Save", exact=True).click()
-    settle(app)
+    app.settle()
     assert "monday" in app.text("saved")
     before = app.text("means-hybrid").split()[1]
-    again = opened(tab(serve(folder)), "/compare?golden=golden-hard.jsonl&first=run:monday&sparse=0&colbert=0")
+    again = tab(serve(folder)).opened("/compare?golden=golden-hard.jsonl&first=run:monday&sparse=0&colbert=0")
     assert before in again.text("tile-first")
     assert "Run · monday" in again.text("tile-first")
     assert "1.00 · 0.00 · 0.00" in again.text("about-B")
     lost = again.text("tile-losses")
     assert "B worse" in lost
     again.move("Sparse", "End")
-    settle(again)
+    again.settle()
     assert "0.29 · 0.71 · 0.00" in again.text("about-B")
     assert again.text("tile-losses") != lost
 
 
 def test_hostile_questions_runs_and_file_names_are_only_text(app, folder):
-    opened(app, "/evaluate?golden=golden-evil.jsonl")
+    app.opened("/evaluate?golden=golden-evil.jsonl")
     assert app.cell(QUESTION, 0).startswith("<img src=http://example.invalid")
-    opened(app, "/compare?golden=golden-evil.jsonl&first=run:evil&second=mode:sparse")
+    app.opened("/compare?golden=golden-evil.jsonl&first=run:evil&second=mode:sparse")
     assert "lacks 1 of the questions" in app.text("warning")
     assert "<img" in app.text("warning")
     assert "<img" in app.text("beyond-A")
@@ -231,7 +218,7 @@ def test_hostile_questions_runs_and_file_names_are_only_text(app, folder):
         app.page.locator("[data-testid=stFileUploader] input[type=file]").last.set_input_files(
             {"name": f"{EVIL.replace('/', '')}.run", "mimeType": "text/plain", "buffer": b"one two"}
         )
-    settle(app)
+    app.settle()
     assert "<img" in app.page.get_by_test_id("m3-error").inner_text()
     assert app.page.evaluate("window.hacked") is None
     assert app.page.locator("img[src*=invalid]").count() == 0
