@@ -128,7 +128,7 @@ def test_closing_waits_for_searches_under_way(tmp_path, monkeypatch):
     from m3retriever.stores import legs
 
     inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
-    found, real = [], legs.token_columns
+    found, real = [], legs.sparse_columns
 
     def slow(*given):
         inside.set()
@@ -137,7 +137,7 @@ def test_closing_waits_for_searches_under_way(tmp_path, monkeypatch):
 
     index = M3Index.open(tmp_path, model=HashingEncoder())
     index.add([Document("a", "the red fox")])
-    monkeypatch.setattr(legs, "token_columns", slow)
+    monkeypatch.setattr(legs, "sparse_columns", slow)
     query = index.encoder.encode_queries(["fox"])
     search = threading.Thread(target=lambda: found.append(index.store.search(query, depth=5)))
     search.start()

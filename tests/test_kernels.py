@@ -8,15 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3retriever import kernels
-from m3retriever.kernels import dequantize, int8_product, maxsim_int8, quantize
+from m3retriever.kernels import codes as codes_of_vectors
+from m3retriever.kernels import dequantize, matching, maxsim, maxsim_int8, native, quantize
+from m3retriever.kernels.codes import QueryCodes, int8_product
 from m3retriever.scoring import colbert_score
 from m3retriever.vectors import offsets
 
 seeds = st.integers(0, 2**32 - 1)
 needs_torch_product = pytest.mark.skipif(
-    not kernels._torch_is_exact(), reason="torch's int8 product is missing or wrong on this processor"
+    not codes_of_vectors._torch_is_exact(), reason="torch's int8 product is missing or wrong on this processor"
 )
+COMPILED = [pytest.param(name, id=name.replace(" ", "-")) for name in native.ENGINES[: native.LEVEL + 1] if native.LIBRARY]
 DOCUMENT_SIZES = [3, 0, 17, 1, 0, 0, 40, 8, 128, 2, 0]
 FILLED = [row for row, size in enumerate(DOCUMENT_SIZES) if size]
 
@@ -43,12 +45,26 @@ class Corpus:
         return maxsim_int8(query, self.codes[part], self.scales[part], offsets([DOCUMENT_SIZES[row]]))
 
 
-@pytest.fixture(params=[pytest.param("torch", marks=needs_torch_product), "numpy"])
+def use(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the loops run by one of the ways that this processor has."""
+    if engine in native.ENGINES:
+        monkeypatch.setattr(native, "LEVEL", native.ENGINES.index(engine))
+        return
+    monkeypatch.setattr(native, "LIBRARY", None)
+    if engine == "numpy":
+        monkeypatch.setattr(codes_of_vectors, "_torch_is_exact", lambda: False)
+
+
+@pytest.fixture(params=[*COMPILED, pytest.param("torch", marks=needs_torch_product), "numpy"])
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two ways to multiply codes, where this processor has both."""
-    if request.param == "numpy":
-        monkeypatch.setattr(kernels, "_torch_is_exact", lambda: False)
+    """Each of the ways to multiply codes, where this processor has it."""
+    use(request.param, monkeypatch)
     return request.param
+
+
+def test_the_compiled_loops_were_built_here():
+    assert native.LIBRARY is not None, "without them nothing below compares them; is there a C compiler?"
+    assert native.engine() in native.ENGINES
 
 
 def test_codes_and_scale_by_hand():
@@ -142,7 +158,7 @@ def test_a_score_does_not_depend_on_the_other_documents_to_the_last_bit(product,
 def test_the_size_of_blocks_does_not_change_a_bit(product, monkeypatch, elements):
     corpus, query = Corpus(64), unit(np.random.default_rng(1), 9, 64)
     before = corpus.scores(query)
-    monkeypatch.setattr(kernels, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(matching, "BLOCK_ELEMENTS", elements)
     assert corpus.scores(query).tobytes() == before.tobytes()
 
 
@@ -150,14 +166,14 @@ def test_the_size_of_blocks_does_not_change_a_bit(product, monkeypatch, elements
 def test_the_number_of_query_tokens_at_a_time_does_not_change_a_bit(product, monkeypatch, tokens):
     corpus, query = Corpus(64), unit(np.random.default_rng(1), 150, 64)
     before = corpus.scores(query)
-    monkeypatch.setattr(kernels, "QUERY_BLOCK", tokens)
+    monkeypatch.setattr(matching, "QUERY_BLOCK", tokens)
     assert corpus.scores(query).tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 16, 30, 1000])
 def test_blocks_cover_every_document_once_and_never_none(tokens):
     starts = offsets(DOCUMENT_SIZES)[FILLED]
-    blocks = list(kernels._blocks(starts, tokens))
+    blocks = list(matching._blocks(starts, tokens))
     assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(len(starts)))
     assert all(starts[block.stop - 1] - starts[block.start] < tokens for block in blocks)
 
@@ -172,20 +188,96 @@ def test_numpy_s_and_torch_s_products_are_the_same_whole_numbers(monkeypatch, di
     left[2], left[2, 0] = 127, 126  # and one next to them, which a rounding to even would lose
     expected = left.astype(np.int64) @ right.astype(np.int64).T
     by_torch = int8_product(left, right)
-    monkeypatch.setattr(kernels, "_torch_is_exact", lambda: False)
+    monkeypatch.setattr(codes_of_vectors, "_torch_is_exact", lambda: False)
     by_numpy = int8_product(left, right)
     assert by_numpy.tolist() == expected.tolist()
     assert by_numpy.dtype == by_torch.dtype
     assert by_numpy.tobytes() == by_torch.tobytes()
 
 
-@needs_torch_product
-@pytest.mark.parametrize("dim", [64, 1040, 2048])
-def test_numpy_and_torch_give_the_same_score_to_the_last_bit(monkeypatch, dim):
-    corpus, query = Corpus(dim), unit(np.random.default_rng(1), 9, dim)
-    by_torch = corpus.scores(query)
-    monkeypatch.setattr(kernels, "_torch_is_exact", lambda: False)
-    assert corpus.scores(query).tobytes() == by_torch.tobytes()
+@pytest.mark.parametrize("dim", [1, 5, 31, 64, 100, 384, 1024, 1040, 2048])
+@pytest.mark.parametrize("tokens", [1, 7, 8, 17, 33, 130])
+def test_every_way_gives_the_same_score_to_the_last_bit(product, monkeypatch, dim, tokens):
+    corpus, query = Corpus(dim), unit(np.random.default_rng(1), tokens, dim)
+    scores = corpus.scores(query)
+    use("numpy", monkeypatch)
+    assert corpus.scores(query).tobytes() == scores.tobytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=seeds, dim=st.integers(1, 200), tokens=st.integers(1, 70), spread=st.sampled_from([0.0, 1e-4, 1e-2, 1.0, 1e3]))
+def test_rows_that_are_hard_to_tell_apart_are_matched_alike_by_the_compiled_loops(seed, dim, tokens, spread):
+    """Only rows near the best are looked at in full: how near is decided here, by rows that differ by little or nothing."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 130, 4)
+    center = random.standard_normal(dim)
+    documents = [quantize((center + spread * random.standard_normal((size, dim))).astype(np.float32)) for size in sizes]
+    scales = 10.0 ** random.integers(-20, 10, (tokens, 1))
+    query = QueryCodes.of(((center + spread * random.standard_normal((tokens, dim))) * scales).astype(np.float32))
+    expected = matching.best_matches_in_numpy(query, documents)
+    for level in range(native.LEVEL + 1):
+        best = np.empty_like(expected)
+        codes, steps = zip(*documents, strict=True)
+        native.LIBRARY.best_matches(codes, steps, dim, query.codes, query.coarse, query.fine, best, 2, level)
+        assert best.tobytes() == expected.tobytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=seeds, dim=st.integers(1, 150), size=st.sampled_from([0.0, 1e-45, 1e-40, 1e-30, 1.0, 1e30]))
+def test_compiled_codes_are_those_of_numpy(seed, dim, size):
+    random = np.random.default_rng(seed)
+    vectors = (random.standard_normal((6, dim)) * size).astype(np.float32)
+    vectors[1] = np.round(vectors[1])  # many ties
+    vectors[2, 0] = vectors[2].max() * 2
+    compiled = quantize(vectors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "LIBRARY", None)
+        for ours, theirs in zip(compiled, quantize(vectors), strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "7", "200"])
+def test_the_number_of_threads_does_not_change_a_bit(monkeypatch, threads):
+    random = np.random.default_rng(3)
+    documents = [quantize(unit(random, size, 256)) for size in random.integers(1, 90, 300)]
+    query = unit(random, 20, 256)
+    monkeypatch.setenv(native.THREADS, "3")
+    before = maxsim(query, documents)
+    monkeypatch.setenv(native.THREADS, threads)
+    assert native.threads() == int(threads)
+    assert maxsim(query, documents).tobytes() == before.tobytes()
+
+
+def test_codes_at_odd_addresses_are_read_right(product):
+    random = np.random.default_rng(4)
+    codes, scales = quantize(unit(random, 9, 64))
+    raw = np.frombuffer(b"xyz" + scales.tobytes() + codes.tobytes(), np.uint8)
+    moved = np.frombuffer(raw, np.int8, 9 * 64, 3 + 4 * 9).reshape(9, 64), np.frombuffer(raw, "<f4", 9, 3)
+    query = unit(random, 5, 64)
+    assert maxsim(query, [moved]).tobytes() == maxsim(query, [(codes, scales)]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": 0},
+        {"dim": 7},
+        {"scales": [np.ones(1, np.float32)]},
+        {"scales": []},
+        {"out": np.empty((1, 3), np.float32)},
+        {"level": 9},
+        {"fine": np.ones(1, np.float32)},
+    ],
+)
+def test_the_compiled_loops_refuse_sizes_that_do_not_fit(change):
+    given = {
+        "codes": [np.ones((2, 8), np.int8)], "scales": [np.ones(2, np.float32)], "dim": 8, "query": np.ones((4, 8), np.int8),
+        "coarse": np.ones(2, np.float32), "fine": np.ones(2, np.float32), "out": np.empty((1, 2), np.float32), "threads": 1,
+        "level": 0,
+    }  # fmt: skip
+    native.LIBRARY.best_matches(*given.values())
+    with pytest.raises(ValueError, match="must|fit"):
+        native.LIBRARY.best_matches(*(given | change).values())
 
 
 def test_codes_read_in_place_are_scored_without_a_warning(product):

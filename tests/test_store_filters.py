@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, M3Vectors, MemoryStore
 from m3retriever.filters import predicate
 from m3retriever.stores import agreement, allowed
+from m3retriever.stores.allowed import Allowed
 from m3retriever.stores.legs import exact_dense_leg, hnsw_dense_leg
 
 ENCODER = HashingEncoder(16)
@@ -291,7 +292,7 @@ def test_a_scan_that_rounds_still_brings_in_the_exactly_best(tmp_path_factory, s
             zip(best.ids, best.values[:, 0].tolist(), strict=True)
         )
     with ours._reading() as snapshot:
-        slots = exact_dense_leg(snapshot, query.dense[0], np.flatnonzero(snapshot.live()), depth)
+        slots = exact_dense_leg(snapshot, query.dense[0], Allowed(snapshot.live(), everything=True), depth)
         ranked = exact.search(query, depth=60)
         order = sorted(range(60), key=lambda row: (-ranked.values[row, 0], ranked.ids[row]))
         assert snapshot.ids(slots) == [ranked.ids[row] for row in order[:depth]], "best first, ties by id"
@@ -301,14 +302,15 @@ def test_a_scan_that_rounds_still_brings_in_the_exactly_best(tmp_path_factory, s
 def test_what_hnsw_brings_in_beyond_what_is_allowed_does_not_count(store):
     vector = ENCODER.encode_queries(["w7 fox"]).dense[0]
     with store._reading() as snapshot:
-        live, names = np.flatnonzero(snapshot.live()), ["d7", "nobody", "d8", "d9"]
-        few = live[:10]
+        live, names = Allowed(snapshot.live(), everything=True), ["d7", "nobody", "d8", "d9"]
+        few = Allowed(snapshot.live() & (np.arange(len(snapshot.live())) < 10), everything=False)
 
         def found(allowed, depth, near):
             return snapshot.ids(hnsw_dense_leg(snapshot, vector, allowed, depth, lambda _, count: near[:count]))
 
-        assert found(live, 2, names) == snapshot.ids(exact_dense_leg(snapshot, vector, snapshot.slots(["d7", "d8", "d9"]), 2))
+        three = Allowed(np.isin(np.arange(len(live.mask)), snapshot.slots(["d7", "d8", "d9"])), everything=False)
+        assert found(live, 2, names) == snapshot.ids(exact_dense_leg(snapshot, vector, three, 2))
         exactly = snapshot.ids(exact_dense_leg(snapshot, vector, live, 20))
         assert found(live, 20, names) == exactly, "too few came: all are scanned"
-        assert set(found(few, 3, exactly)) <= set(snapshot.ids(few))
-        assert sorted(found(few, 50, exactly)) == sorted(snapshot.ids(few))
+        assert set(found(few, 3, exactly)) <= set(snapshot.ids(few.slots()))
+        assert sorted(found(few, 50, exactly)) == sorted(snapshot.ids(few.slots()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,35 +24,55 @@ if TYPE_CHECKING:
 FILTERS_KEPT = 64
 
 
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """The slots that a search may bring in: a mask over all slots, bool, that is never written to."""
+
+    mask: np.ndarray
+    everything: bool  # whether no filter narrows them
+
+    @cached_property
+    def _count(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def slots(self) -> IntArray:
+        """The same as numbers, ascending."""
+        return np.flatnonzero(self.mask)
+
+
 class AllowedSlots:
     """Turns filters into slots, and remembers the answers for as long as the index stays as it is."""
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
-        self._kept: dict[tuple[str, int], np.ndarray] = {}
+        self._kept: dict[tuple[str, int], Allowed] = {}
         self._guard = threading.Lock()
 
-    def passing(self, where: Where | None, snapshot: Snapshot, connection: Connection) -> IntArray:
-        """The live slots whose documents pass the filter, ascending."""
-        live = snapshot.live()
-        if where is None:
-            return np.flatnonzero(live)
-        where = plain(where)
+    def passing(self, where: Where | None, snapshot: Snapshot, connection: Connection) -> Allowed:
+        """The live slots whose documents pass the filter."""
+        where = None if where is None else plain(where)
         key = repr(where), snapshot.revision
         with self._guard:
-            mask = self._kept.get(key)
-        if mask is None:
-            mask = _mask(where, snapshot, connection, len(live))
-            with self._payload.read() as now:
-                if snapshot.settled and now.settled and now.revision == snapshot.revision:
-                    self._keep(key, mask)
-        return np.flatnonzero(live & mask)
+            kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        live = snapshot.live()
+        if where is None:
+            return self._keep(key, Allowed(live, everything=True))
+        found = Allowed(live & _mask(where, snapshot, connection, len(live)), everything=False)
+        with self._payload.read() as now:
+            unchanged = snapshot.settled and now.settled and now.revision == snapshot.revision
+        return self._keep(key, found) if unchanged else found
 
-    def _keep(self, key: tuple[str, int], mask: np.ndarray) -> None:
+    def _keep(self, key: tuple[str, int], found: Allowed) -> Allowed:
         with self._guard:
             while len(self._kept) >= FILTERS_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = mask
+            self._kept[key] = found
+        return found
 
 
 def _mask(where: Where, snapshot: Snapshot, connection: Connection, size: int) -> np.ndarray:

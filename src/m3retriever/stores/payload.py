@@ -7,6 +7,7 @@ of them or none, and a reader sees one commit from beginning to end, also in ano
     rows      slot                 -> hash of the text, id
     blobs     slot                 -> sparse ids and weights, token scales and int8 codes
     dense     chunk of 256 slots   -> their dense vectors, a (256, d) float32 matrix
+    codes     chunk of 256 slots   -> the same in int8, a quarter of the bytes to scan
     postings  (token, segment)     -> the segment's slots that hold the token, and their weights
     pending   slot                 -> a write that Chroma has yet to confirm
     meta      name                 -> format, model, dimension, revision, which slots are live
@@ -20,10 +21,12 @@ little-endian, keys are big-endian so that they sort.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,28 @@ import lmdb
 import numpy as np
 
 from m3retriever.errors import StoreError
-from m3retriever.kernels import quantize
-from m3retriever.stores.snapshot import CHUNK, SEGMENT, Blob, Pending, Snapshot, key_of, posting_key, slot_key
+from m3retriever.kernels import SEGMENT, join_posting, quantize, split_posting
+from m3retriever.stores.snapshot import (
+    CHUNK,
+    NUMBER,
+    Blob,
+    DenseCodes,
+    Pending,
+    Snapshot,
+    key_of,
+    posting_key,
+    slot_key,
+    sparse_columns,
+)
 from m3retriever.stores.usage import Usage
 from m3retriever.vectors import IntArray, M3Vectors
 
-FORMAT = 1
-DATABASES = ("ids", "rows", "blobs", "dense", "postings", "pending", "meta")
+logger = logging.getLogger(__name__)
+
+FORMAT = 2  # 1 had no codes, and other posting lists: it is brought up to date when it is opened
+UPGRADED = ("1",)
+UPGRADED_AT_ONCE = 4096  # documents
+DATABASES = ("ids", "rows", "blobs", "dense", "codes", "postings", "pending", "meta")
 MAP_SIZE = 1 << 40  # bytes of address space, not of disk: the file grows with its content
 MAX_READERS = 1024
 
@@ -50,7 +68,7 @@ def text_hash(text: str) -> bytes:
 class Payload:
     """One collection's payload; get it with `open_payload`, which shares it within a process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, upgrade: bool = True) -> None:
         self.path = path
         self.lock = threading.RLock()  # writes of this process, one at a time
         self._usage = Usage(self.abandon)
@@ -64,8 +82,10 @@ class Payload:
         try:
             self._check_size()
             self._env.reader_check()  # frees the slots of readers that were killed
+            self._dbs = {"meta": self._env.open_db(b"meta")}
+            found = self._check_format(upgrade=upgrade)
             self._dbs = {name: self._env.open_db(name.encode()) for name in DATABASES}
-            self._check_format()
+            self._settle_format(found)
         except lmdb.Error as error:
             self._env.close()
             raise StoreError(f"cannot read the payload in {path}: {error}") from error
@@ -173,16 +193,26 @@ class Payload:
                 "or delete that folder and open the index to encode its documents anew"
             )
 
-    def _check_format(self) -> None:
+    def _check_format(self, *, upgrade: bool) -> str | None:
+        """The format, None for a new payload; StoreError for one that this version does not read."""
         with self.read() as snapshot:
             found = snapshot.meta("format")
-        if found is None:
-            self.set_meta(format=str(FORMAT))
-        elif found != str(FORMAT):
+        if found in UPGRADED and not upgrade:
+            raise StoreError(f"the payload in {self.path} has the older format {found}: open it once without read_only")
+        if found not in (None, str(FORMAT), *UPGRADED):
             raise StoreError(
                 f"the payload in {self.path} has format {found}, this version reads {FORMAT}: "
                 "update m3retriever, or index the documents again into another folder"
             )
+        return found
+
+    def _settle_format(self, found: str | None) -> None:
+        if found is None:
+            self.set_meta(format=str(FORMAT))
+        elif found in UPGRADED:
+            logger.warning("bringing the payload in %s from format %s to %d", self.path, found, FORMAT)
+            with self._write() as writer:
+                writer.upgrade()
 
 
 class Writer(Snapshot):
@@ -211,6 +241,19 @@ class Writer(Snapshot):
         self.put("meta", b"format", str(FORMAT).encode())
         self.put("meta", b"revision", str(revision).encode())
 
+    def upgrade(self) -> None:
+        """From format 1: posting lists and int8 codes are made anew from what each document holds."""
+        if self.meta("format") == str(FORMAT):
+            return  # another process was first
+        self._txn.drop(self._dbs["postings"], delete=False)
+        live = np.flatnonzero(self._live_slots)
+        for start in range(0, len(live), UPGRADED_AT_ONCE):
+            self.insert_postings(live[start : start + UPGRADED_AT_ONCE])
+        for key, value in self._txn.cursor(self._dbs["dense"]):
+            self._put_codes(NUMBER.unpack(key)[0], np.arange(CHUNK), np.frombuffer(value, "<f4").reshape(CHUNK, -1))
+        self.put("meta", b"format", str(FORMAT).encode())
+        self.bump_revision()
+
     def allocate(self, count: int) -> IntArray:
         """Slots that hold nothing: freed ones first."""
         reused, self._free = self._free[:count].astype(np.int64), self._free[count:]
@@ -235,20 +278,30 @@ class Writer(Snapshot):
                 matrix[:] = np.frombuffer(old, "<f4").reshape(CHUNK, -1)
             matrix[slots[inside] % CHUNK] = dense[inside]
             self.put("dense", slot_key(int(chunk)), matrix.tobytes())
+            self._put_codes(int(chunk), slots[inside] % CHUNK, dense[inside])
+
+    def _put_codes(self, chunk: int, rows: IntArray, dense: np.ndarray) -> None:
+        old = self._txn.get(slot_key(chunk), db=self._dbs["codes"])
+        codes = DenseCodes.empty(dense.shape[1]) if old is None else DenseCodes.view(old).copy()
+        codes.put(rows, dense)
+        self.put("codes", slot_key(chunk), codes.to_bytes())
 
     def insert_postings(self, slots: IntArray) -> None:
         """Enter documents into the inverted index and mark them live."""
-        for key, (members, weights) in self._group(slots).items():
-            old_slots, old_weights = self._posting(key)
-            self._put_posting(key, np.concatenate([old_slots, members]), np.concatenate([old_weights, weights]))
+        database = self._dbs["postings"]
+        for key, places, weights in self._grouped(slots):
+            self.put("postings", key, join_posting(self._txn.get(key, b"", db=database), places, weights))
         self._mark(slots, True)
 
     def remove(self, slots: IntArray) -> None:
         """Take documents out of every column."""
-        for key, (members, _) in self._group(slots).items():
-            old_slots, old_weights = self._posting(key)
-            keep = ~np.isin(old_slots, members)
-            self._put_posting(key, old_slots[keep], old_weights[keep])
+        for key, gone, _ in self._grouped(slots):
+            places, weights = split_posting(self._txn.get(key, b"", db=self._dbs["postings"]))
+            keep = ~np.isin(places, np.frombuffer(gone, "<u2"))
+            if keep.any():
+                self.put("postings", key, join_posting(b"", places[keep].tobytes(), weights[keep].tobytes()))
+            else:
+                self.drop("postings", key)
         for id in self.ids(slots):
             self.drop("ids", key_of(id))
         self._mark(slots, False)
@@ -272,38 +325,34 @@ class Writer(Snapshot):
             self._live_slots = grown
         self._live_slots[slots] = live
 
-    def _group(self, slots: IntArray) -> dict[bytes, tuple[IntArray, np.ndarray]]:
-        """The documents' sparse entries by posting list."""
+    def _grouped(self, slots: IntArray) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """The documents' sparse entries by posting list: its key, the places in the segment, the weights."""
         if not len(slots):
-            return {}
-        sparse = self.blobs(slots)
-        tokens = np.concatenate([blob.sparse_ids for blob in sparse])
-        weights = np.concatenate([blob.sparse_weights for blob in sparse])
-        owners = np.repeat(slots, [len(blob.sparse_ids) for blob in sparse])
-        by_list = np.lexsort([owners, owners // SEGMENT, tokens])
-        tokens, weights, owners = tokens[by_list], weights[by_list], owners[by_list]
+            return
+        tokens, weights, counts = sparse_columns(self.blobs(slots))
+        owners = np.repeat(slots, np.diff(counts))
+        order = np.lexsort([owners // SEGMENT, tokens])  # stable: slots stay as they come
+        tokens, weights, owners = tokens[order], weights[order], owners[order]
+        places, values = (owners % SEGMENT).astype("<u2").tobytes(), weights.astype("<f4").tobytes()
         lists = np.stack([tokens, owners // SEGMENT], axis=1)
         starts = np.flatnonzero(np.r_[True, (np.diff(lists, axis=0) != 0).any(axis=1)][: len(lists)])
-        ends = np.append(starts[1:], len(lists))[: len(starts)]
-        pieces = zip(starts.tolist(), ends.tolist(), strict=True)
-        return {posting_key(*lists[start].tolist()): (owners[start:end], weights[start:end]) for start, end in pieces}
-
-    def _put_posting(self, key: bytes, slots: IntArray, weights: np.ndarray) -> None:
-        if len(slots):
-            self.put("postings", key, slots.astype("<u4").tobytes() + weights.astype("<f4").tobytes())
-        else:
-            self.drop("postings", key)
+        edges = [*starts.tolist(), len(lists)]
+        for (token, segment), (begin, end) in zip(lists[starts].tolist(), pairwise(edges), strict=True):
+            yield posting_key(token, segment), places[2 * begin : 2 * end], values[4 * begin : 4 * end]
 
 
 _shared: dict[tuple[int, Path], tuple[Payload, int]] = {}  # LMDB refuses to open one file twice in a process
 _sharing = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
 
-def open_payload(path: Path) -> Payload:
-    """The payload in a folder; the same object for every user in this process. Give it back with `release_payload`."""
+def open_payload(path: Path, *, upgrade: bool = True) -> Payload:
+    """The payload in a folder; the same object for every user in this process. Give it back with `release_payload`.
+
+    StoreError for one of an earlier format that is not to be upgraded.
+    """
     key = os.getpid(), path.resolve()
     with _sharing:
-        payload, users = _shared.get(key) or (Payload(path), 0)
+        payload, users = _shared.get(key) or (Payload(path, upgrade=upgrade), 0)
         _shared[key] = payload, users + 1
         return payload
 

@@ -12,12 +12,10 @@ import lmdb
 import numpy as np
 
 from m3retriever.errors import StoreError
-from m3retriever.kernels import Int8Array, dequantize
+from m3retriever.kernels import SEGMENT, Int8Array, best_postings, dequantize, maxsim, quantize, residual_norms, rough_products
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
 CHUNK = 256  # dense vectors kept in one value: 1 MB at d = 1024, read in place by a scan
-SEGMENT = 16384  # slots whose entries share a posting list: bounds what one added document rewrites
-BLOCK_TOKENS = 65_536  # token vectors scored at a time: 64 MB at d = 1024
 HEADER = struct.Struct("<II")  # sparse entries, tokens
 NUMBER = struct.Struct(">I")  # big-endian, so that keys sort
 PAIR = struct.Struct(">II")
@@ -91,6 +89,41 @@ class Blob:
         return cls(ids, weights, scales, codes.reshape(tokens, -1) if tokens else codes.reshape(0, 1))
 
 
+@dataclass(frozen=True, eq=False)
+class DenseCodes:
+    """int8 codes of a chunk's dense vectors, (CHUNK, d), their scales and how long what they leave over is, (CHUNK,)."""
+
+    codes: Int8Array
+    scales: FloatArray
+    residuals: FloatArray
+
+    def to_bytes(self) -> bytes:
+        """The three arrays one after the other."""
+        return self.codes.tobytes() + self.scales.astype("<f4").tobytes() + self.residuals.astype("<f4").tobytes()
+
+    @classmethod
+    def view(cls, value: Any) -> DenseCodes:
+        """The arrays inside a stored value, without copying."""
+        size = len(value) - 8 * CHUNK
+        codes = np.frombuffer(value, np.int8, size).reshape(CHUNK, -1)
+        return cls(codes, np.frombuffer(value, "<f4", CHUNK, size), np.frombuffer(value, "<f4", CHUNK, size + 4 * CHUNK))
+
+    @classmethod
+    def empty(cls, dim: int) -> DenseCodes:
+        """A chunk of zeros."""
+        return cls(np.zeros((CHUNK, dim), np.int8), np.zeros(CHUNK, np.float32), np.zeros(CHUNK, np.float32))
+
+    def copy(self) -> DenseCodes:
+        """One that can be written to."""
+        return DenseCodes(self.codes.copy(), self.scales.copy(), self.residuals.copy())
+
+    def put(self, rows: IntArray, vectors: FloatArray) -> None:
+        """Encode vectors (n, d) into these rows."""
+        codes, scales = quantize(vectors)
+        self.codes[rows], self.scales[rows] = codes, scales
+        self.residuals[rows] = residual_norms(vectors, codes, scales)
+
+
 def sparse_columns(blobs: Sequence[Blob]) -> tuple[IntArray, FloatArray, IntArray]:
     """Sparse entries in CSR, copied: ids, weights, offsets."""
     return (
@@ -107,16 +140,6 @@ def token_columns(blobs: Sequence[Blob], dim: int) -> tuple[Int8Array, FloatArra
         np.concatenate([np.empty(0, np.float32), *(blob.scales for blob in blobs)]),
         offsets([len(blob.scales) for blob in blobs]),
     )
-
-
-def token_blocks(blobs: Sequence[Blob]) -> Iterator[slice]:
-    """Runs of documents, at least one each, of about BLOCK_TOKENS tokens: what is copied at a time."""
-    first, tokens = 0, 0
-    for place, blob in enumerate(blobs):
-        tokens += len(blob.scales)
-        if tokens >= BLOCK_TOKENS or place == len(blobs) - 1:
-            yield slice(first, place + 1)
-            first, tokens = place + 1, 0
 
 
 class Snapshot:
@@ -150,7 +173,11 @@ class Snapshot:
     def live(self) -> np.ndarray:
         """Which slots hold a document that counts: bool, as long as the highest slot demands."""
         raw = self._txn.get(b"live", db=self._dbs["meta"])
-        return np.zeros(0, bool) if raw is None else np.unpackbits(np.frombuffer(raw, np.uint8)).astype(bool)
+        return np.zeros(0, bool) if raw is None else np.unpackbits(np.frombuffer(raw, np.uint8)).view(bool)
+
+    def slot_count(self) -> int:
+        """One more than the highest slot in use, or somewhat above."""
+        return int(self.meta("next") or 0)
 
     def slots(self, ids: Sequence[str]) -> IntArray:
         """Each id's slot, -1 for an id that is not here: (n,) int64."""
@@ -181,24 +208,38 @@ class Snapshot:
         rows = [self._chunk(slot // CHUNK)[slot % CHUNK] for slot in slots.tolist()]
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
-    def dense_scan(self, query: FloatArray, wanted: IntArray) -> FloatArray:
-        """Inner products of a query (d,) with the dense vectors of ascending slots, to float32's rounding."""
-        result = np.empty(len(wanted), np.float32)
-        for chunk in np.unique(wanted // CHUNK).tolist():
-            begin, end = np.searchsorted(wanted, [chunk * CHUNK, (chunk + 1) * CHUNK])
-            rows, matrix = wanted[begin:end] % CHUNK, self._chunk(chunk)
+    def dense_products(self, query: FloatArray, slots: IntArray) -> FloatArray:
+        """Inner products of a query (d,) with the dense vectors of ascending slots, to float32's rounding: (m,)."""
+        result = np.empty(len(slots), np.float32)
+        chunks, bounds = _chunks_of(slots)
+        for chunk, begin, end in zip(chunks, bounds, bounds[1:], strict=False):
+            rows, matrix = slots[begin:end] % CHUNK, self._chunk(chunk)
             result[begin:end] = matrix[rows] @ query if len(rows) < CHUNK // 4 else (matrix @ query)[rows]
         return result
 
-    def sparse_scan(self, query: M3Vectors) -> FloatArray:
-        """`sparse_score` with every slot: float32, as long as `live`; term at a time over the postings."""
-        total = np.zeros(len(self.live()))
-        segments = -(-len(total) // SEGMENT)
-        for token, weight in zip(query.sparse_ids.tolist(), query.sparse_weights.tolist(), strict=True):
-            for segment in range(segments):
-                slots, weights = self._posting(posting_key(token, segment))
-                total[slots] += weights.astype(np.float64) * weight
-        return total.astype(np.float32)
+    def rough_dense_products(self, query: FloatArray, slots: IntArray) -> tuple[FloatArray, FloatArray]:
+        """The same from int8 codes, a quarter of the bytes, and by how much each may be off at most: (m,) both."""
+        chunks, bounds = _chunks_of(slots)
+        parts = [self._codes(chunk) for chunk in chunks]
+        return rough_products(query, parts, np.array(bounds), slots % CHUNK)
+
+    def best_sparse(self, query: M3Vectors, depth: int, allowed: np.ndarray | None) -> tuple[IntArray, FloatArray]:
+        """Slots and their sparse scores, the `depth` highest above 0 at least; `allowed` as long as `live`, None for all."""
+        slots, lists, segments, weights = self.slot_count(), [], [], []
+        terms = list(zip(query.sparse_ids.tolist(), query.sparse_weights.tolist(), strict=True))
+        get, database = self._txn.get, self._dbs["postings"]
+        for segment in range(-(-slots // SEGMENT)):
+            for token, weight in terms:
+                value = get(posting_key(token, segment), db=database)
+                if value is not None:
+                    lists.append(value)
+                    segments.append(segment)
+                    weights.append(weight)
+        return best_postings(lists, np.array(segments, np.int64), np.array(weights), depth, slots=slots, allowed=allowed)
+
+    def maxsim(self, query: M3Vectors, blobs: Sequence[Blob]) -> FloatArray:
+        """`colbert_score` of the query with each blob's token vectors, read in place: (n,)."""
+        return maxsim(query.colbert, [(blob.codes, blob.scales) for blob in blobs])
 
     def blobs(self, slots: IntArray) -> list[Blob]:
         """`blob` of each slot, in place."""
@@ -220,6 +261,9 @@ class Snapshot:
     def _chunk(self, number: int) -> FloatArray:
         return np.frombuffer(self._value("dense", number), "<f4").reshape(CHUNK, -1)
 
+    def _codes(self, number: int) -> DenseCodes:
+        return DenseCodes.view(self._value("codes", number))
+
     def _value(self, database: str, number: int) -> Any:
         """What stands under a slot's or chunk's number, as a buffer."""
         value = self._txn.get(slot_key(number), db=self._dbs[database])
@@ -227,13 +271,13 @@ class Snapshot:
             raise StoreError(f"the payload is damaged: {database} lacks number {number}; index the documents again")
         return value
 
-    def _posting(self, key: bytes) -> tuple[IntArray, FloatArray]:
-        value = self._txn.get(key, db=self._dbs["postings"])
-        if value is None:
-            return np.empty(0, np.uint32), np.empty(0, np.float32)
-        count = len(value) // 8
-        return np.frombuffer(value, "<u4", count), np.frombuffer(value, "<f4", count, 4 * count)
-
     def _numbers(self, name: str) -> np.ndarray:
         raw = self._txn.get(name.encode(), db=self._dbs["meta"])
         return np.zeros(0, np.uint32) if raw is None else np.frombuffer(raw, "<u4").copy()
+
+
+def _chunks_of(slots: IntArray) -> tuple[list[int], list[int]]:
+    """The chunks of ascending slots, and where each one's slots begin, with the end: (c,) and (c + 1,)."""
+    chunks = slots // CHUNK
+    starts = np.flatnonzero(np.r_[True, np.diff(chunks) > 0][: len(chunks)])
+    return chunks[starts].tolist(), [*starts.tolist(), len(slots)]

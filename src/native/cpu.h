@@ -1,0 +1,23 @@
+/* Which instruction sets the inner loops may use here, found out at run time. */
+#ifndef M3_CPU_H
+#define M3_CPU_H
+
+#if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
+#define M3_X86 1
+#include <immintrin.h>
+#endif
+
+enum { PORTABLE = 0, AVX2 = 1, AVX512_VNNI = 2 };
+
+static inline int best_level(void) {
+#ifdef M3_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni"))
+        return AVX512_VNNI;
+    if (__builtin_cpu_supports("avx2"))
+        return AVX2;
+#endif
+    return PORTABLE;
+}
+
+#endif

@@ -1,0 +1,83 @@
+"""Indexes of earlier formats open and answer as before: indexes/format-N.tar.xz is one of format N."""
+
+import json
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, StoreError
+from m3retriever.stores import payload
+
+INDEXES = Path(__file__).with_name("indexes")
+FORMATS = sorted(int(path.name.split("-")[1].split(".")[0]) for path in INDEXES.glob("format-*.tar.xz"))
+QUERY = "w5 w1 fox whale"
+
+
+@pytest.fixture(params=FORMATS)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with tarfile.open(INDEXES / f"format-{request.param}.tar.xz") as archive:
+        archive.extractall(tmp_path, **({"filter": "data"} if sys.version_info >= (3, 12) else {}))
+    return tmp_path / "index"
+
+
+def opened(folder: Path, **settings) -> M3Index:
+    return M3Index.open(folder, model=HashingEncoder(16), **settings)
+
+
+def test_there_is_an_index_of_each_format():
+    assert FORMATS[0] == 1
+    assert set(payload.UPGRADED) <= {str(number) for number in FORMATS}
+
+
+def test_it_scores_as_the_version_that_wrote_it(folder):
+    expected = json.loads((folder / "scores.json").read_text())
+    with opened(folder) as index:
+        for _ in range(2):
+            scores = index.score(QUERY, depth=8)
+            found = dict(zip(scores.ids, scores.values.tolist(), strict=True))
+            assert sorted(found) == sorted(expected["ids"])
+            for id, values in zip(expected["ids"], expected["values"], strict=True):
+                assert found[id] == pytest.approx(values, abs=1e-6)
+            assert index.get(["d5"])[0].metadata == {"n": 50}
+
+
+def test_it_can_be_changed_and_is_brought_up_to_date_once(folder, caplog):
+    with opened(folder) as index:
+        index.add([Document("new", "grey owl"), Document("d0", "red kite")])
+        index.delete(["d1"])
+        assert index.search("owl", 1)[0].document.id == "new"
+        assert {hit.document.id for hit in index.search("kite", 1)} == {"d0"}
+        with index.store._payload.read() as snapshot:
+            assert snapshot.meta("format") == str(payload.FORMAT)
+    caplog.clear()
+    with opened(folder) as index:
+        assert len(index) == 7
+        assert index.search("owl", 1, mode="sparse")[0].document.id == "new"
+    assert "bringing" not in caplog.text
+
+
+def test_who_only_reads_does_not_change_its_format(folder):
+    if (folder / "format").exists() or FORMATS == [payload.FORMAT]:
+        pytest.skip("the current format")
+    before = (folder / "m3/m3retriever/data.mdb").read_bytes()
+    with pytest.raises(StoreError, match="open it once without read_only"):
+        opened(folder, read_only=True)
+    assert (folder / "m3/m3retriever/data.mdb").read_bytes() == before
+
+
+def test_one_that_is_brought_up_to_date_and_killed_meanwhile_is_as_it_was(folder, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    monkeypatch.setattr(payload.Writer, "_put_codes", killed)
+    if FORMATS != [payload.FORMAT]:
+        with pytest.raises(KeyboardInterrupt):
+            ChromaStore(folder)
+    monkeypatch.undo()
+    with opened(folder) as index, opened(copy) as other:
+        assert index.score(QUERY).values.tobytes() == other.score(QUERY).values.tobytes()
