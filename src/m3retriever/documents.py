@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from m3retriever.checks import check_documents, listed_ids
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, UnknownDocumentError
 from m3retriever.filters import ID, about_text, both, check_where, predicate
-from m3retriever.ingest import Added, batches, same
+from m3retriever.ingest import BATCH, Added, Behind, batches, same
 from m3retriever.passages import PASSAGE_OF, Split, as_split, owner_of, split_documents
 from m3retriever.twins import in_thread
 from m3retriever.types import (
@@ -25,6 +26,7 @@ from m3retriever.types import (
     M3Vectors,
     Store,
     Where,
+    WritesFromThreads,
 )
 
 Result = TypeVar("Result")
@@ -59,10 +61,9 @@ class Documents:
             raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
         documents, how = list(documents), as_split(split)
         check_documents(documents)
-        done = Added()
-        for batch in batches(documents):
-            done += self._add(batch, progress=progress) if how is None else self._add_split(batch, how, progress=progress)
-        return done
+        if how is None:
+            return self._add(documents, progress=progress)
+        return sum((self._add_split(batch, how, progress=progress) for batch in batches(documents)), Added())
 
     def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
         """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped.
@@ -163,11 +164,15 @@ class Documents:
     # -- steps -------------------------------------------------------------------------------------
 
     def _add(self, documents: Sequence[Document], *, progress: bool) -> Added:
-        held = self._held([document.id for document in documents])
-        check_owners(documents, held)
-        changed = self._put(documents, held, progress=progress)
-        replaced = sum(id in held for id in changed)
-        return Added(len(changed) - replaced, replaced, len(documents) - len(changed))
+        done = Added()
+        with self._storing(documents) as store:
+            for batch in batches(documents):
+                held = self._held([document.id for document in batch])
+                check_owners(batch, held)
+                changed = self._put(batch, held, store, progress=progress)
+                replaced = sum(id in held for id in changed)
+                done += Added(len(changed) - replaced, replaced, len(batch) - len(changed))
+        return done
 
     def _add_split(self, documents: Sequence[Document], how: Split, *, progress: bool) -> Added:
         """`_add`, of the passages of what is too long; what they leave of earlier versions goes last, so that a
@@ -176,7 +181,8 @@ class Documents:
         with self._splitting:
             held = self._earlier(documents, parts)
             check_owners(parts, held)
-            changed = {id for batch in batches(parts) for id in self._put(batch, held, progress=progress)}
+            with self._storing(parts) as store:
+                changed = {id for batch in batches(parts) for id in self._put(batch, held, store, progress=progress)}
             known = {document.id for document in documents}
             gone = {id for id, document in held.items() if owner_of(document) in known} - {part.id for part in parts}
             self.delete(sorted(gone), skip_unknown=True)
@@ -191,12 +197,19 @@ class Documents:
         named.update(self.ids({PASSAGE_OF: {"$in": [document.id for document in documents]}}))
         return self._held(sorted(named))
 
-    def _put(self, documents: Sequence[Document], held: Mapping[str, Document], *, progress: bool) -> list[str]:
+    def _storing(self, documents: Sequence[Document]) -> AbstractContextManager[Behind]:
+        """Where batches are stored: behind the encoder's back where there are several and the store can be written to from
+        another thread than this one."""
+        apart = isinstance(self.store, WritesFromThreads) and not self.store.writing_here()
+        return Behind(threaded=apart and len(documents) > BATCH)
+
+    def _put(self, documents: Sequence[Document], held: Mapping[str, Document], store: Behind, *, progress: bool) -> list[str]:
         """Encode and store what is not held as it is; the ids of that."""
         changed = [document for document in documents if not same(document, held.get(document.id))]
         if changed:
             texts = [document.text for document in changed]
-            self.store.add(changed, self.encoder.encode_documents(texts, progress=progress))
+            vectors = self.encoder.encode_documents(texts, progress=progress)
+            store.do(partial(self.store.add, changed, vectors))
         return [document.id for document in changed]
 
     @staticmethod

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from m3retriever.types import Document
 
 BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
-BATCH_CHARACTERS = 400_000  # and their texts: about 100,000 tokens, whose vectors take 400 MB at d = 1024
+BATCH_CHARACTERS = 200_000  # and their texts: about 50,000 tokens, whose vectors take 200 MB at d = 1024; two are held
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,41 @@ def batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
             start, characters = place, len(document.text)
     if documents:
         yield documents[start:]
+
+
+class Behind:
+    """Does one call at a time in a thread of its own, while the caller prepares the next.
+
+    What a call raises is raised by the next `do`, by `wait`, or at the end of the `with` block; a block that
+    ends by an exception of its own waits for the call under way, and that exception goes on. Without `threaded`
+    a call is done at once.
+    """
+
+    def __init__(self, *, threaded: bool) -> None:
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="m3retriever") if threaded else None
+        self._under_way: Future[object] | None = None
+
+    def do(self, call: Callable[[], object]) -> None:
+        """Begin a call, when the one before has ended."""
+        self.wait()
+        if self._threads is None:
+            call()
+        else:
+            self._under_way = self._threads.submit(call)
+
+    def wait(self) -> None:
+        """Let the call under way end."""
+        call, self._under_way = self._under_way, None
+        if call is not None:
+            call.result()
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            if self._threads is not None:
+                self._threads.shutdown()

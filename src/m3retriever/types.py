@@ -279,6 +279,13 @@ class HoldsWriting(Protocol):
 
 
 @runtime_checkable
+class WritesFromThreads(Protocol):
+    """A store whose `add` may be called from any thread, but for the one that holds the right to write."""
+
+    def writing_here(self) -> bool: ...
+
+
+@runtime_checkable
 class Adopts(Protocol):
     """A store whose documents may come from elsewhere and then lack vectors, until it adopts them."""
 

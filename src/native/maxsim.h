@@ -26,7 +26,7 @@ int best_matches(const Rows *documents, int64_t count, const Codes *query, float
 int scan_rows(const Rows *chunks, int64_t count, const int64_t *bounds, const int64_t *wanted, const Codes *query, float *out,
               int threads, int level);
 
-/* Codes and scales of float rows, rounded to the nearest, ties to even. */
-void quantize_rows(const float *values, int64_t count, int64_t dim, int8_t *codes, float *scales);
+/* Codes and scales of float rows, rounded to the nearest, ties to even. Gives 0 when memory runs out. */
+int quantize_rows(const float *values, int64_t count, int64_t dim, int8_t *codes, float *scales, int threads);
 
 #endif

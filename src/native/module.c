@@ -70,24 +70,27 @@ static Rows *as_rows(const Buffers *codes, const Buffers *scales, Py_ssize_t dim
     return rows;
 }
 
-/* quantize(values, dim, codes, scales): float32 rows to int8 codes and a scale for each row. */
+/* quantize(values, dim, codes, scales, threads): float32 rows to int8 codes and a scale for each row. */
 static PyObject *native_quantize(PyObject *self, PyObject *arguments) {
     Py_buffer values, codes, scales;
     Py_ssize_t dim;
-    if (!PyArg_ParseTuple(arguments, "y*nw*w*", &values, &dim, &codes, &scales))
+    int threads, done = 0;
+    if (!PyArg_ParseTuple(arguments, "y*nw*w*i", &values, &dim, &codes, &scales, &threads))
         return NULL;
     Py_ssize_t count = dim > 0 ? codes.len / dim : 0;
     int fits = refuse(dim > 0 && values.len == 4 * count * dim && codes.len == count * dim && scales.len == 4 * count,
                       "values, codes and scales must have the same rows");
     if (fits) {
         Py_BEGIN_ALLOW_THREADS;
-        quantize_rows(values.buf, count, dim, codes.buf, scales.buf);
+        done = quantize_rows(values.buf, count, dim, codes.buf, scales.buf, threads);
         Py_END_ALLOW_THREADS;
+        if (!done)
+            PyErr_NoMemory();
     }
     PyBuffer_Release(&values);
     PyBuffer_Release(&codes);
     PyBuffer_Release(&scales);
-    if (!fits)
+    if (!done)
         return NULL;
     Py_RETURN_NONE;
 }

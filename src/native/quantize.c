@@ -1,7 +1,10 @@
 #include "cpu.h"
 #include "maxsim.h"
+#include "parallel.h"
 
 #include <math.h>
+
+#define ROWS 64 /* in a piece of work */
 
 static float largest_of(const float *values, int64_t from, int64_t to, float largest) {
     for (int64_t k = from; k < to; k++)
@@ -45,17 +48,33 @@ __attribute__((target("avx2"))) static void quantize_avx2(const float *values, i
 }
 #endif
 
-void quantize_rows(const float *values, int64_t count, int64_t dim, int8_t *codes, float *scales) {
-    const int level = best_level();
-    for (int64_t row = 0; row < count; row++) {
-        const float *from = values + row * dim;
+typedef struct {
+    const float *values;
+    int64_t count, dim;
+    int8_t *codes;
+    float *scales;
+    int level;
+} Rounding;
+
+static void round_piece(void *work, int64_t number, void *scratch) {
+    const Rounding *all = work;
+    int64_t last = (number + 1) * ROWS < all->count ? (number + 1) * ROWS : all->count;
+    (void)scratch;
+    for (int64_t row = number * ROWS; row < last; row++) {
+        const float *from = all->values + row * all->dim;
+        int8_t *to = all->codes + row * all->dim;
 #ifdef M3_X86
-        if (level >= AVX2) {
-            quantize_avx2(from, dim, codes + row * dim, scales + row);
+        if (all->level >= AVX2) {
+            quantize_avx2(from, all->dim, to, all->scales + row);
             continue;
         }
 #endif
-        (void)level;
-        quantize_portable(from, dim, codes + row * dim, scales + row);
+        quantize_portable(from, all->dim, to, all->scales + row);
     }
+}
+
+int quantize_rows(const float *values, int64_t count, int64_t dim, int8_t *codes, float *scales, int threads) {
+    Rounding all = {values, count, dim, codes, scales, best_level()};
+    Job job = {round_piece, &all, (count + ROWS - 1) / ROWS, 0};
+    return run_in_parallel(&job, threads_worth((double)count * (double)dim, threads));
 }

@@ -27,7 +27,7 @@ def quantize(vectors: FloatArray) -> tuple[Int8Array, FloatArray]:
     """
     if native.LIBRARY is not None and vectors.dtype == np.float32 and vectors.shape[1]:
         codes, scales = np.empty(vectors.shape, np.int8), np.empty(len(vectors), np.float32)
-        native.LIBRARY.quantize(np.ascontiguousarray(vectors), vectors.shape[1], codes, scales)
+        native.LIBRARY.quantize(np.ascontiguousarray(vectors), vectors.shape[1], codes, scales, native.threads())
         return codes, scales
     scales = (np.abs(vectors).max(axis=1, initial=0) / CODE_MAX).astype(np.float32)
     rounded = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None])

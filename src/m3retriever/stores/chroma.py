@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,7 @@ class ChromaStore:
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
         self._pid = os.getpid()
+        self._held = threading.local()
         self._connection = Connection(collection, path=path, client=client, host=host, port=port, create=not read_only)
         folder, temporary = self._connection.payload_folder(payload)
         self._lock = WriterLock(folder.parent)
@@ -203,7 +204,9 @@ class ChromaStore:
             for start in range(0, len(unique), agreement.PAGE):
                 page = unique[start : start + agreement.PAGE]
                 staged = self._payload.stage_delete(page)
-                self._in_chroma(staged, partial(self._connection.delete, page))
+                with self._settling(staged):
+                    self._connection.delete(page)
+                self._publish(staged)
 
     def adopt(self, encode: Callable[[Sequence[str]], M3Vectors]) -> int:
         """Encode the documents that `missing` names, without touching their texts or metadata; how many.
@@ -253,7 +256,15 @@ class ChromaStore:
                 raise StoreError("another process has written since your Chroma client was opened: give a fresh one")
             if (stale and self._connection.renewable) or not settled:
                 self._make_agree()
-            yield
+            outer, self._held.here = self.writing_here(), True
+            try:
+                yield
+            finally:
+                self._held.here = outer
+
+    def writing_here(self) -> bool:
+        """Whether this thread is inside `with store.writing()`: no other thread can write until it leaves."""
+        return bool(getattr(self._held, "here", False))
 
     def stop_writing(self) -> None:
         """Give back the right to write, so that another process may; the next write takes it again."""
@@ -302,7 +313,9 @@ class ChromaStore:
     def _add(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
         hashes = [text_hash(document.text) for document in documents]
         staged = self._payload.stage([document.id for document in documents], hashes, vectors)
-        self._in_chroma(staged, lambda: self._upsert(documents, vectors.dense))
+        with self._settling(staged):
+            self._upsert(documents, vectors.dense)
+        self._publish(staged)
 
     def _upsert(self, documents: Sequence[Document], dense: FloatArray) -> None:
         """Chroma's upsert merges metadata: keys that went are set to None, which removes them."""
@@ -319,20 +332,23 @@ class ChromaStore:
             metadatas=metadatas,  # None for a document without metadata
         )
 
-    def _in_chroma(self, staged: Sequence[Pending], write: Callable[[], object]) -> None:
-        """Run Chroma's part of a write, then make the payload follow what Chroma now holds."""
+    @contextmanager
+    def _settling(self, staged: Sequence[Pending]) -> Iterator[None]:
+        """Where Chroma's part of a write fails, make the payload follow what Chroma now holds."""
         try:
-            write()
+            yield
         except BaseException:
             try:
                 agreement.settle(self._connection, self._payload, staged)
             except StoreError as second:
                 logger.warning("a write waits to be settled, for Chroma does not answer: %s", second)
             raise
+
+    def _publish(self, staged: Sequence[Pending]) -> None:
         fresh = self._hnsw_revision == self.revision()
         self._payload.publish(staged)
         if fresh:
-            self._hnsw_revision += 1
+            self._hnsw_revision = self.revision()
 
     def _keep_settings(self, snapshot: Snapshot) -> None:
         """Refuse vectors of another model; in an index that is empty, remember whose they will be."""

@@ -124,10 +124,13 @@ class Payload:
         with self._write() as writer:
             slots = writer.allocate(len(ids))
             writer.put_dense(slots, vectors.dense)
+            codes, scales = quantize(vectors.colbert)
             staged = []
-            for slot, id, digest, row in zip(slots.tolist(), ids, hashes, vectors, strict=True):
-                codes, scales = quantize(row.colbert)
-                writer.put("blobs", slot_key(slot), Blob(row.sparse_ids, row.sparse_weights, scales, codes).to_bytes())
+            for row, (slot, id, digest) in enumerate(zip(slots.tolist(), ids, hashes, strict=True)):
+                entries = slice(*vectors.sparse_offsets[row : row + 2].tolist())
+                tokens = slice(*vectors.colbert_offsets[row : row + 2].tolist())
+                blob = Blob(vectors.sparse_ids[entries], vectors.sparse_weights[entries], scales[tokens], codes[tokens])
+                writer.put("blobs", slot_key(slot), blob.to_bytes())
                 staged.append(Pending(slot, "add", id, digest))
                 writer.put("pending", slot_key(slot), staged[-1].to_bytes())
             return staged
