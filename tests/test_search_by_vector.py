@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m3retriever import ChromaStore, Document, EncoderMismatchError, HashingEncoder, InvalidArgumentError, M3Index, MemoryStore
-from m3retriever.stores import chroma
+from m3retriever.stores import dense
 
 DOCUMENTS = [
     Document("fox", "the red fox jumps", {"tenant": "a"}),
@@ -47,7 +47,7 @@ def test_a_vector_finds_what_its_text_finds_in_dense_mode(index):
 
 
 def test_a_vector_with_a_large_k_is_scanned_and_with_hnsw_the_filters_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)  # as if the collection were too large to scan
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)  # as if the collection were too large to scan
     words = np.random.default_rng(1).integers(0, 40, (300, 6))
     documents = [Document(f"{row:03}", " ".join(f"w{word}" for word in line), {"n": row % 3}) for row, line in enumerate(words)]
     with M3Index(HashingEncoder(), ChromaStore(tmp_path)) as index, M3Index(HashingEncoder(), MemoryStore()) as exact:

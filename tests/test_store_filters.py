@@ -306,7 +306,7 @@ def test_what_hnsw_brings_in_beyond_what_is_allowed_does_not_count(store):
         few = Allowed(snapshot.live() & (np.arange(len(snapshot.live())) < 10), everything=False)
 
         def found(allowed, depth, near):
-            return snapshot.ids(hnsw_dense_leg(snapshot, vector, allowed, depth, lambda _, count: near[:count]))
+            return snapshot.ids(hnsw_dense_leg(snapshot, vector, allowed, depth, near[: depth + depth // 2]))
 
         three = Allowed(np.isin(np.arange(len(live.mask)), snapshot.slots(["d7", "d8", "d9"])), everything=False)
         assert found(live, 2, names) == snapshot.ids(exact_dense_leg(snapshot, vector, three, 2))

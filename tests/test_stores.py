@@ -32,7 +32,7 @@ from m3retriever import (
     StoreLockedError,
     UnknownDocumentError,
 )
-from m3retriever.stores import agreement, chroma
+from m3retriever.stores import agreement, dense
 from m3retriever.stores.connection import collections_in
 from m3retriever.testing import check_store
 
@@ -143,7 +143,7 @@ def test_chroma_store_takes_a_client_of_your_own():
 
 
 def test_hnsw_candidates_are_scored_like_exact_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)  # as if the collection were too large to scan
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)  # as if the collection were too large to scan
     store, exact = ChromaStore(tmp_path), MemoryStore()
     words = np.random.default_rng(0).integers(0, 400, (600, 12))
     for each in (store, exact):
@@ -432,7 +432,7 @@ def test_searches_go_on_while_a_first_write_opens_a_fresh_engine(tmp_path):
 
 
 def test_a_reader_whose_vector_index_is_behind_scans_exactly(tmp_path, monkeypatch):
-    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)  # as if the collection were too large to scan
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)  # as if the collection were too large to scan
     filled(ChromaStore(tmp_path), [f"w{row} w{row + 1}" for row in range(100)]).close()
     reader = ChromaStore(tmp_path)
     assert "d3" in reader.search(query("w3 w4"), depth=5).ids
@@ -442,7 +442,7 @@ def test_a_reader_whose_vector_index_is_behind_scans_exactly(tmp_path, monkeypat
 
 
 def test_a_reader_that_begins_to_write_finds_what_others_wrote_through_hnsw_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)
     filled(ChromaStore(tmp_path), [f"w{row} w{row + 1}" for row in range(2000)]).close()
     store = ChromaStore(tmp_path)
     store.search(query("w3 w4"), depth=5)  # its engine has loaded the vector index
@@ -453,7 +453,7 @@ def test_a_reader_that_begins_to_write_finds_what_others_wrote_through_hnsw_too(
 
 
 def test_a_depth_beyond_what_hnsw_was_made_for_is_scanned_exactly(tmp_path, monkeypatch):
-    monkeypatch.setattr(chroma, "EXACT_VALUES", 0)
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)
     store = filled(ChromaStore(tmp_path), [f"w{row}" for row in range(600)])
     monkeypatch.setattr(store._connection, "nearest", lambda *_: pytest.fail("HNSW would lose some of so many"))
     assert len(store.search(query("w1"), depth=500)) >= 500

@@ -200,21 +200,22 @@ static Posting *as_postings(const Buffers *lists, const Py_buffer *segments, con
     return postings;
 }
 
-/* best_postings(lists, segments, weights, allowed or None, depth) -> (slots, scores), as bytes */
+/* best_postings(lists, segments, weights, allowed or None, depth, threads) -> (slots, scores), as bytes */
 static PyObject *native_best_postings(PyObject *self, PyObject *arguments) {
     PyObject *lists_of, *allowed_of, *result = NULL;
     Py_buffer segments, weights, allowed = {0};
     Py_ssize_t depth;
+    int threads;
     Buffers lists = {0};
     Posting *postings = NULL;
     Found found;
-    if (!PyArg_ParseTuple(arguments, "Oy*y*On", &lists_of, &segments, &weights, &allowed_of, &depth))
+    if (!PyArg_ParseTuple(arguments, "Oy*y*Oni", &lists_of, &segments, &weights, &allowed_of, &depth, &threads))
         return NULL;
     if ((allowed_of == Py_None || !PyObject_GetBuffer(allowed_of, &allowed, PyBUF_C_CONTIGUOUS)) && hold(lists_of, &lists) &&
         (postings = as_postings(&lists, &segments, &weights))) {
         int done;
         Py_BEGIN_ALLOW_THREADS;
-        done = best_postings(postings, lists.count, allowed.buf, allowed.len, depth, &found);
+        done = best_postings(postings, lists.count, allowed.buf, allowed.len, depth, threads, &found);
         Py_END_ALLOW_THREADS;
         result = done ? Py_BuildValue("y#y#", found.slots ? (char *)found.slots : "", 4 * (Py_ssize_t)found.count,
                                       found.scores ? (char *)found.scores : "", 4 * (Py_ssize_t)found.count)

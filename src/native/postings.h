@@ -22,7 +22,8 @@ typedef struct {
 /* The lists are ordered by segment, and by term within one: sums are taken in that order, in double precision.
    `found` gets at least the `depth` slots of highest positive score and every slot that ties with the last of them.
    `allowed`, a byte for each of `slots` slots, may be NULL. Gives 0 when memory runs out; free what was found. */
-int best_postings(const Posting *lists, int64_t count, const uint8_t *allowed, int64_t slots, int64_t depth, Found *found);
+int best_postings(const Posting *lists, int64_t count, const uint8_t *allowed, int64_t slots, int64_t depth, int threads,
+                  Found *found);
 void free_found(Found *found);
 
 #endif

@@ -47,7 +47,7 @@ def best_postings(
     """
     if native.LIBRARY is not None:
         found = native.LIBRARY.best_postings(
-            lists, segments.astype(np.int64), weights.astype(np.float64), allowed, max(depth, 1)
+            lists, segments.astype(np.int64), weights.astype(np.float64), allowed, max(depth, 1), native.threads()
         )
         return np.frombuffer(found[0], np.uint32).astype(np.int64), np.frombuffer(found[1], np.float32)
     total = np.zeros(slots)

@@ -23,10 +23,11 @@ from m3retriever.checks import check_depth, check_documents, check_query, check_
 from m3retriever.errors import EncoderMismatchError, StoreError, StoreLockedError, UnknownDocumentError
 from m3retriever.filters import check_where
 from m3retriever.stores import agreement
-from m3retriever.stores.allowed import Allowed, AllowedSlots
+from m3retriever.stores.allowed import AllowedSlots
 from m3retriever.stores.candidates import union
 from m3retriever.stores.connection import Connection, collection_name, collections_in
-from m3retriever.stores.legs import exact_dense_leg, hnsw_dense_leg, scores_in_every_mode, sparse_leg
+from m3retriever.stores.dense import DenseLeg, DenseSearch, Nearest, check_dense_search
+from m3retriever.stores.legs import scores_in_every_mode, sparse_leg
 from m3retriever.stores.lock import WriterLock
 from m3retriever.stores.payload import Payload, open_payload, release_payload, text_hash
 from m3retriever.types import Document, ModeScores, Where
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXACT_VALUES = 1 << 27  # dense values that an exact scan reads in about 10 ms: 131k documents at d = 1024
 ADOPTED_AT_ONCE = 256  # documents of another client encoded at a time
 
 
@@ -62,6 +62,9 @@ class ChromaStore:
     read_only
         Change no document: every write is refused, and what another client added is not encoded. (Chroma
         itself still keeps its own books in its files.)
+    dense
+        How dense candidates are found: "exact" by a scan, "hnsw" by Chroma's index wherever it can answer, "auto" by
+        whichever is quick and misses nothing that counts (`stores.dense`).
 
     Raises
     ------
@@ -80,7 +83,9 @@ class ChromaStore:
         collection: str | None = None,
         payload: str | Path | None = None,
         read_only: bool = False,
+        dense: DenseSearch = "auto",
     ) -> None:
+        check_dense_search(dense)
         self._read_only = read_only
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
@@ -97,6 +102,7 @@ class ChromaStore:
             self._connection.close()
             raise
         self._allowed = AllowedSlots(self._payload)
+        self._dense = DenseLeg(dense)
         rubbish = folder.parent if temporary else None
         self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish, self._pid)
         try:
@@ -194,6 +200,10 @@ class ChromaStore:
                         self._payload.set_meta(dim=str(vectors.dim))
             for start in range(0, len(documents), agreement.PAGE):
                 self._add(documents[start : start + agreement.PAGE], vectors[start : start + agreement.PAGE])
+            with self._payload.read() as snapshot:
+                recall = self._dense.to_record(snapshot, self._hnsw(snapshot), self._connection.ef_search)
+            if recall is not None:
+                self._payload.set_meta(hnsw_recall=recall)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove documents; UnknownDocumentError, before anything is changed, where an id is not here."""
@@ -287,7 +297,7 @@ class ChromaStore:
             if not len(allowed):
                 return ModeScores((), np.empty((0, 3), np.float32))
             slots, found_by = union(
-                self._dense_leg(snapshot, query.dense[0], allowed, depth),
+                self._dense.search(snapshot, query.dense[0], allowed, depth, self._hnsw(snapshot), self._connection.ef_search),
                 sparse_leg(snapshot, query, allowed, depth),
             )
             return ModeScores(tuple(snapshot.ids(slots)), scores_in_every_mode(snapshot, query, slots), found_by)
@@ -298,15 +308,10 @@ class ChromaStore:
             self._check_query(snapshot, query)
             return ModeScores(tuple(ids), scores_in_every_mode(snapshot, query, _known(snapshot, ids)))
 
-    def _dense_leg(self, snapshot: Snapshot, vector: FloatArray, allowed: Allowed, depth: int) -> IntArray:
-        """The best slots by dense score: scanned exactly where that is cheap or needed, else through HNSW."""
-        stale = not self._connection.remote and snapshot.revision != self._hnsw_revision
-        if len(allowed) * len(vector) <= EXACT_VALUES or not allowed.everything or stale or 2 * depth > self._ef_search():
-            return exact_dense_leg(snapshot, vector, allowed, depth)
-        return hnsw_dense_leg(snapshot, vector, allowed, depth, self._connection.nearest)
-
-    def _ef_search(self) -> int:
-        return int((self._connection.collection.configuration_json.get("hnsw") or {}).get("ef_search") or 0)
+    def _hnsw(self, snapshot: Snapshot) -> Nearest | None:
+        """How to ask HNSW; None where its index is behind what the payload holds."""
+        behind = not self._connection.remote and snapshot.revision != self._hnsw_revision
+        return None if behind else self._connection.nearest
 
     # -- writing, step by step -------------------------------------------------------------------
 

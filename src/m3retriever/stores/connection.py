@@ -85,6 +85,11 @@ class Connection:
         found: list[str] = self._call("query", {"query_embeddings": [vector], "n_results": count, "include": []})["ids"][0]
         return found
 
+    @property
+    def ef_search(self) -> int:
+        """Length of HNSW's candidate list: more than half of it should not be asked for."""
+        return int((self.collection.configuration_json.get("hnsw") or {}).get("ef_search") or 0)
+
     def upsert(self, **arguments: Any) -> None:
         """The collection's `upsert`."""
         self._call("upsert", arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,12 +31,10 @@ def exact_dense_leg(snapshot: Snapshot, vector: FloatArray, allowed: Allowed, de
     return best(dense_score(vector, snapshot.dense(near)), near, depth, snapshot.ids)
 
 
-def hnsw_dense_leg(
-    snapshot: Snapshot, vector: FloatArray, allowed: Allowed, depth: int, nearest: Callable[[FloatArray, int], list[str]]
-) -> IntArray:
-    """Nearly the best by dense score, from Chroma's HNSW; from a scan where HNSW brings in too few."""
-    found = snapshot.slots(nearest(vector, depth + depth // 2))  # some more, so that ties are decided by id
-    near = np.unique(found[found >= 0])
+def hnsw_dense_leg(snapshot: Snapshot, vector: FloatArray, allowed: Allowed, depth: int, found: Sequence[str]) -> IntArray:
+    """The best of the ids that HNSW found, which are nearly the best of all; from a scan where it found too few."""
+    slots = snapshot.slots(found)
+    near = np.unique(slots[slots >= 0])
     near = near[allowed.mask[near]]
     if len(near) < min(depth, len(allowed)):
         return exact_dense_leg(snapshot, vector, allowed, depth)

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 import numpy as np
@@ -56,9 +56,8 @@ class Pending:
         return cls(NUMBER.unpack(key)[0], action, value[17:].decode(), value[1:17])
 
 
-@dataclass(frozen=True, eq=False)
-class Blob:
-    """One document's sparse entries and int8 token vectors."""
+class Blob(NamedTuple):
+    """One document's sparse entries and int8 token vectors; a tuple, for a search makes hundreds."""
 
     sparse_ids: IntArray
     sparse_weights: FloatArray
@@ -205,8 +204,13 @@ class Snapshot:
 
     def dense(self, slots: IntArray) -> FloatArray:
         """Dense vectors, (n, d)."""
-        rows = [self._chunk(slot // CHUNK)[slot % CHUNK] for slot in slots.tolist()]
+        rows = [self._dense_row(*divmod(slot, CHUNK)) for slot in slots.tolist()]
         return np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+    def _dense_row(self, chunk: int, row: int) -> FloatArray:
+        value = self._value("dense", chunk)
+        dim = len(value) // (4 * CHUNK)
+        return np.frombuffer(value, "<f4", dim, 4 * dim * row)
 
     def dense_products(self, query: FloatArray, slots: IntArray) -> FloatArray:
         """Inner products of a query (d,) with the dense vectors of ascending slots, to float32's rounding: (m,)."""

@@ -1,0 +1,135 @@
+"""When the dense leg scans and when it asks HNSW, and that neither changes what is found."""
+
+import numpy as np
+import pytest
+
+from m3retriever import ChromaStore, Document, InvalidArgumentError, M3Vectors, MemoryStore
+from m3retriever.stores import dense
+from m3retriever.stores.connection import Connection
+
+DIM, COUNT = 32, 1500
+
+
+def units(random: np.random.Generator, count: int) -> np.ndarray:
+    vectors = random.standard_normal((count, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def vectors_of(rows: np.ndarray) -> M3Vectors:
+    nothing = np.empty((0, DIM), np.float32)
+    return M3Vectors.from_rows(rows, [{}] * len(rows), [nothing] * len(rows))
+
+
+def filled(store, count: int = COUNT, first: int = 0):
+    rows = units(np.random.default_rng(first), count)
+    documents = [Document(f"d{first + row}", "x", {"n": row, "even": row % 2 == 0}) for row in range(count)]
+    store.add(documents, vectors_of(rows))
+    return store
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many ids HNSW was asked for, call by call; every collection is too large to scan."""
+    counts, real = [], Connection.nearest
+
+    def nearest(self, vector, count):
+        counts.append(count)
+        return real(self, vector, count)
+
+    monkeypatch.setattr(Connection, "nearest", nearest)
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)
+    return counts
+
+
+QUERY = vectors_of(units(np.random.default_rng(99), 1))
+
+
+def test_what_is_not_offered_is_refused(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="auto, exact, hnsw; got 'fast'"):
+        ChromaStore(tmp_path, dense="fast")
+
+
+def test_a_small_collection_is_scanned(tmp_path, monkeypatch):
+    monkeypatch.setattr(Connection, "nearest", lambda *_: pytest.fail("HNSW may miss some"))
+    store = filled(ChromaStore(tmp_path))
+    assert set(store.search(QUERY, depth=10).ids) == set(filled(MemoryStore()).search(QUERY, depth=10).ids)
+
+
+def test_a_large_one_asks_hnsw_after_its_recall_was_measured_and_written_down(tmp_path, asked):
+    store = filled(ChromaStore(tmp_path))
+    assert asked == [dense.RECALL_AT] * dense.RECALL_SAMPLE, "measured once, by who wrote"
+    with store._payload.read() as snapshot:
+        documents, recall = snapshot.meta(dense.RECORD).split()
+    assert int(documents) == COUNT
+    assert float(recall) >= dense.LEAST_RECALL
+    store.close()
+    asked.clear()
+    reader = ChromaStore(tmp_path, read_only=True)
+    found = reader.search(QUERY, depth=10)
+    assert asked == [15]
+    assert set(found.ids) == set(filled(MemoryStore()).search(QUERY, depth=10).ids)
+    reader.close()
+
+
+def test_recall_is_measured_again_when_the_collection_has_grown_by_much(tmp_path, asked):
+    store = filled(ChromaStore(tmp_path), 800)
+    for first, measured in ((800, False), (900, False), (1000, True)):
+        asked.clear()
+        filled(store, 100, first)
+        assert bool(asked) is measured, f"at {first + 100} documents"
+    store.close()
+
+
+def test_poor_recall_means_a_scan(tmp_path, asked, monkeypatch):
+    store, exact = filled(ChromaStore(tmp_path)), filled(MemoryStore())
+    store._dense._measured = COUNT, 0.5
+    with store._payload.read() as snapshot:
+        assert dense._recorded(snapshot)[0] == COUNT
+    asked.clear()
+    assert set(store.search(QUERY, depth=10).ids) == set(exact.search(QUERY, depth=10).ids)
+    assert asked == []
+    store.close()
+    by_hnsw = ChromaStore(tmp_path, dense="hnsw")
+    by_hnsw._dense._measured = COUNT, 0.5
+    by_hnsw.search(QUERY, depth=10)
+    assert asked == [15], "it can be overridden"
+    by_hnsw.close()
+
+
+def test_recall_tells_a_poor_index_from_a_good_one(tmp_path):
+    store = filled(ChromaStore(tmp_path))
+    with store._payload.read() as snapshot:
+        good = dense.measured_recall(snapshot, store._connection.nearest)
+        half = dense.measured_recall(snapshot, lambda vector, count: store._connection.nearest(vector, count)[::2])
+        none = dense.measured_recall(snapshot, lambda *_: ["nobody"])
+    assert good >= 0.99
+    assert half == pytest.approx(0.5, abs=0.02)
+    assert none == 0
+    store.close()
+
+
+def test_exact_never_asks_hnsw(tmp_path, asked):
+    store = filled(ChromaStore(tmp_path, dense="exact"))
+    assert set(store.search(QUERY, depth=10).ids) == set(filled(MemoryStore()).search(QUERY, depth=10).ids)
+    assert asked == []
+    store.close()
+
+
+def test_a_filter_that_lets_many_through_asks_hnsw_for_more_and_a_selective_one_scans(tmp_path, asked):
+    store, exact = filled(ChromaStore(tmp_path)), filled(MemoryStore())
+    asked.clear()
+    for where, wanted in (({"even": True}, [30]), ({"n": {"$lt": 15}}, [])):
+        found = store.search(QUERY, depth=10, where=where)
+        assert set(found.ids) == set(exact.search(QUERY, depth=10, where=where).ids)
+        assert asked == wanted
+        asked.clear()
+    store.close()
+
+
+def test_a_filter_against_the_query_is_answered_in_full(tmp_path, asked):
+    """All that HNSW brings in is filtered away: the rest is scanned."""
+    store, exact = filled(ChromaStore(tmp_path)), filled(MemoryStore())
+    near = exact.search(QUERY, depth=100).ids
+    where = {"n": {"$nin": [int(id[1:]) for id in near]}}
+    assert set(store.search(QUERY, depth=10, where=where).ids) == set(exact.search(QUERY, depth=10, where=where).ids)
+    store.close()
