@@ -54,6 +54,7 @@ LEAF_MAY_IMPORT_LEAF = {"cli": {"report", "doctor", "demo", "inspector", "qualit
 HEAVY = {
     "FlagEmbedding": ("encoders/bge_m3.py",),
     "chromadb": ("stores/connection.py",),
+    "openvino": ("encoders/",),
     "optuna": ("tuning/searches.py",),
     "lmdb": ("stores/payload.py", "stores/snapshot.py"),
     "langchain_core": ("langchain/",),

@@ -287,7 +287,7 @@ def test_half_precisions_are_near_full_precision(tiny, precision):
     cosines = (half.encode_queries(texts).dense * full.encode_queries(texts).dense).sum(axis=1)
     assert cosines.min() > 0.999
     wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    assert {parameter.dtype for parameter in half._loop._parts.model.parameters()} == {wanted}
+    assert {parameter.dtype for parameter in half._loop.engine.model.parameters()} == {wanted}
 
 
 def test_the_mini_model_says_that_it_reads_english_only(mini_encoder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from m3retriever.types import (
     Where,
 )
 from m3retriever.watched import WatchedProfile
+
+if TYPE_CHECKING:
+    from m3retriever.encoders.engine import Backend, Precision
 
 OWN_PROFILE = "profile.toml"  # in the index's folder
 DEEPEST = 5_000  # candidates among which `explain` looks for a document that is none at the depth asked for
@@ -85,6 +88,8 @@ class M3Index(DocumentSearch, Documents):
         collection: str | None = None,
         profile: Profile | str | Path | None = None,
         read_only: bool = False,
+        precision: Precision | None = None,
+        backend: Backend | None = None,
     ) -> M3Index:
         """The index in a folder; made with the first document where there is none.
 
@@ -102,6 +107,8 @@ class M3Index(DocumentSearch, Documents):
             there is one. A file is read again when it changes.
         read_only
             Change no document; StoreError where there is no index. See `ChromaStore`.
+        precision, backend
+            How the model computes, as of `load_encoder`; whoever opens the index chooses, it is not kept.
         """
         if not str(path):
             raise InvalidArgumentError("path must name a folder; got ''")
@@ -110,13 +117,13 @@ class M3Index(DocumentSearch, Documents):
 
         if model is None and not ChromaStore.exists(path, collection):
             model = DEFAULT_MODEL
-        encoder = None if model is None else as_encoder(model)  # before a folder is made for it
+        encoder = None if model is None else as_encoder(model, precision, backend)  # before a folder is made for it
         if read_only and not ChromaStore.exists(path, collection):
             raise StoreError(f"there is no index in {path} to be read")
         store = ChromaStore(path, collection=collection, read_only=read_only)
         try:
             if encoder is None:
-                encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL)
+                encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL, precision, backend)
             store.source = source_of(encoder)
             return cls(encoder, store, _profile_of(profile, Path(path), encoder))
         except BaseException:

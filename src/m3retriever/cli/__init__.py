@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from m3retriever import __version__
-from m3retriever.cli.around import demo, doctor, inspect
-from m3retriever.cli.fitting import calibrate, tune
-from m3retriever.cli.indexing import index, info
-from m3retriever.cli.quality import compare, evaluate
-from m3retriever.cli.reporting import report
-from m3retriever.cli.searching import explain, search
 from m3retriever.cli.terminal import fail, show_warning
 from m3retriever.errors import M3RetrieverError
 
 INTERRUPTED = 130  # the shell's code for a process ended by Ctrl-C
 
+COMMANDS = {  # the module of each, and its docstring's first sentence, so that --help need not load them
+    "index": ("indexing", "Add documents to an index."),
+    "search": ("searching", "Search an index; every hit shows its score in every mode."),
+    "explain": ("searching", "Say why a document has the place it has for a query, or why it is missing."),
+    "evaluate": ("quality", "Measure every mode and the hybrid on questions with known answers."),
+    "compare": (
+        "quality",
+        "Say whether the second run is better than the first: means, wins and losses by question, and a paired test.",
+    ),
+    "tune": ("fitting", "Find the weights that suit your questions, and what to expect of them on others."),
+    "calibrate": (
+        "fitting",
+        "Fit probabilities and thresholds to judged questions, or without any the rates of unrelated pairs.",
+    ),
+    "report": ("reporting", "Write one HTML page: modes, weights, thresholds, reliability, worst questions."),
+    "info": ("indexing", "Show what an index holds, without loading its model."),
+    "doctor": ("around", "Check versions, device, models, memory and an index, and say what to do."),
+    "inspect": ("around", "Open the inspector: why is a document recalled, or not?"),
+    "demo": ("around", "Index Python's standard library docstrings, compare the modes, and serve the inspector."),
+}
+
+
+class Commands(TyperGroup):
+    """Loads a command when it is asked for, so that the others cost nothing."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, None where there is no such."""
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module = importlib.import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(cmd_name)(getattr(module, cmd_name))
+            self.add_command(typer.main.get_command(alone), cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """A line or two for each, from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
+
+
 app = typer.Typer(
     name="m3retriever",
     help="Hybrid retrieval with BGE-M3 over Chroma: dense, sparse and ColBERT scores in one ranking, with the reasons shown.",
+    cls=Commands,
     invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (index, search, explain, evaluate, compare, tune, calibrate, report, info, doctor, inspect, demo):
-    app.command()(command)
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from m3retriever.cli.opening import existing, open_index, report_cut
-from m3retriever.cli.options import CollectionOption, JsonOption, PathOption, ProfileOption
+from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, PathOption, ProfileOption
 from m3retriever.cli.terminal import print_json, progress
 
 
@@ -34,14 +34,27 @@ def inspect(
 def doctor(
     path: Annotated[Optional[Path], typer.Option("--path", help="An index to look at as well.")] = None,  # noqa: UP045
     collection: CollectionOption = None,
+    fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare a precision of a model with fp32 instead.")] = False,
+    model: Annotated[str, typer.Option(help="With --fidelity: BAAI/bge-m3, mini or a folder.")] = "BAAI/bge-m3",
+    precision: Annotated[str, typer.Option(help="With --fidelity: int8, bf16, fp16 or fp32.")] = "int8",
+    backend: BackendOption = None,
+    texts: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="With --fidelity: your own texts (JSONL, CSV, .txt, .md); default: a few that come with it."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check versions, device, models, memory and an index, and say what to do."""
-    from m3retriever.doctor import diagnose, print_checks
+    from m3retriever.doctor import diagnose, measure_fidelity, print_checks
 
-    checks = diagnose(path, collection)
+    content: dict[str, Any] = {}
+    if fidelity:
+        check, found = measure_fidelity(model, precision, backend, texts)
+        checks, content = [check], {"fidelity": found.as_dict()}
+    else:
+        checks = diagnose(path, collection)
     if as_json:
-        print_json({"checks": [check._asdict() for check in checks]})
+        print_json({"checks": [check._asdict() for check in checks], **content})
     else:
         print_checks(checks)
     raise typer.Exit(int(any(check.level == "error" for check in checks)))

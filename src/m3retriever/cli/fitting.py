@@ -9,12 +9,14 @@ import typer
 
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
+    BackendOption,
     CollectionOption,
     GoldenOption,
     JsonOption,
     ModelOption,
     OutOption,
     PathOption,
+    PrecisionOption,
     ProfileOption,
     QrelsOption,
     QueriesOption,
@@ -49,6 +51,8 @@ def tune(
     out: OutOption = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +64,9 @@ def tune(
 
     fusions, learners = fusions_of([] if fusion is None else names_of(fusion))
     check_writable(out)
-    with open_index(path, model=model, collection=collection, profile=profile) as opened:
+    with open_index(
+        path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
+    ) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
         settings: dict[str, Any] = {"measure": measure, "step": step, "search": search, "trials": trials, "folds": folds}
         steps = len(answerable(judged)) + steps_of(fusions, learners, folds=folds)
@@ -123,6 +129,8 @@ def calibrate(
     out: OutOption = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,7 +142,9 @@ def calibrate(
     wanted = wanted_of({"precision": precision, "recall": recall, "f": f_beta, "fpr": fpr}, confidence)
     check_writable(out)
     wrong = unanswerable_of(unanswerable)
-    with open_index(path, model=model, collection=collection, profile=profile) as opened:
+    with open_index(
+        path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
+    ) as opened:
         unlabelled = queries is None and qrels is None and golden is None
         texts, judged = ({}, {}) if unlabelled else read_judged(opened, queries, qrels, golden)
         with progress("calibrating", total=len(judged) + len(wrong) + MODES_SHOWN) as advance:

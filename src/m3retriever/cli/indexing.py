@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from m3retriever.cli.opening import existing, open_index, report_cut
-from m3retriever.cli.options import CollectionOption, JsonOption, ModelOption, PathOption
+from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, ModelOption, PathOption, PrecisionOption
 from m3retriever.cli.terminal import progress, say, show
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
 
@@ -24,6 +24,8 @@ def index(
     files: Annotated[list[Path], typer.Argument(help="JSONL (BEIR corpus.jsonl), CSV, .txt, .md files, or folders of them.")],
     path: PathOption,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     split: Annotated[bool, typer.Option("--split/--no-split", help="Cut longer texts into passages that overlap.")] = False,
     size: Annotated[Optional[int], typer.Option(help="Tokens of a passage; default: as many as the model reads.")] = None,  # noqa: UP045
@@ -52,7 +54,13 @@ def index(
     for file in files:
         if not file.exists():
             raise InvalidArgumentError(f"no such file or folder: {file}")
-    how_opened = {"model": model, "collection": collection, "profile": profile}
+    how_opened = {
+        "model": model,
+        "collection": collection,
+        "profile": profile,
+        "precision": model_precision,
+        "backend": backend,
+    }
     with open_index(path, **how_opened, create=True) as opened, progress("indexing") as advance:
         if profile is not None:
             save_profile(opened.profile, path / OWN_PROFILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,6 +22,8 @@ def open_index(
     model: str | None = None,
     collection: str | None = None,
     profile: str | None = None,
+    precision: str | None = None,
+    backend: str | None = None,
     create: bool = False,
 ) -> Iterator[M3Index]:
     """The index in a folder; StoreError where there is none, unless it may be made."""
@@ -29,7 +31,8 @@ def open_index(
 
     if not create:
         existing(path, collection)
-    with M3Index.open(path, model=model, collection=collection, profile=profile) as opened:
+    how: dict[str, Any] = {"precision": precision, "backend": backend}  # checked where the model is loaded
+    with M3Index.open(path, model=model, collection=collection, profile=profile, **how) as opened:
         yield opened
 
 

@@ -16,6 +16,11 @@ ModelOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="BAAI/bge-m3, mini, hashing or a folder; default: the index's own."),
 ]
+PrecisionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model-precision", help="fp32, bf16, fp16, or int8 (fast on a CPU; extra `fast`)."),
+]
+BackendOption = Annotated[Optional[str], typer.Option(help="Who runs the model: torch or openvino (extra `fast`).")]  # noqa: UP045
 ProfileOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="TOML file or name of a preset; default: profile.toml in the index's folder."),

@@ -10,6 +10,7 @@ import typer
 
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
+    BackendOption,
     CollectionOption,
     ExactOption,
     GoldenOption,
@@ -17,6 +18,7 @@ from m3retriever.cli.options import (
     ModelOption,
     ModeOption,
     PathOption,
+    PrecisionOption,
     ProfileOption,
     QrelsOption,
     QueriesOption,
@@ -41,6 +43,8 @@ def evaluate(
     mode: ModeOption = "hybrid",
     profile: ProfileOption = None,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +55,9 @@ def evaluate(
     from m3retriever.exactness import exactness
     from m3retriever.io import write_run
 
-    with open_index(path, model=model, collection=collection, profile=profile) as opened:
+    with open_index(
+        path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
+    ) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
         with progress("evaluating", total=len(evaluation.answerable(judged))) as advance:
             found = evaluation.evaluate(opened, texts, judged, names_of(measures), on_step=advance)

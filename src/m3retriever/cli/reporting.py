@@ -10,12 +10,14 @@ import typer
 from m3retriever.cli.fitting import unanswerable_of, wanted_of
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
+    BackendOption,
     CollectionOption,
     ExactOption,
     GoldenOption,
     JsonOption,
     ModelOption,
     PathOption,
+    PrecisionOption,
     ProfileOption,
     QrelsOption,
     QueriesOption,
@@ -41,6 +43,8 @@ def report(
     exact: ExactOption = False,
     profile: ProfileOption = None,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +61,9 @@ def report(
     named = names_of(measures)
     check_writable(out)
     wrong = unanswerable_of(unanswerable)
-    with open_index(path, model=model, collection=collection, profile=profile) as opened:
+    with open_index(
+        path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
+    ) as opened:
         used = opened.profile
         texts, given = read_judged(opened, queries, qrels, golden)
         judged = evaluation.by_owner(given, parents_of(opened))

@@ -9,11 +9,13 @@ import typer
 
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
+    BackendOption,
     CollectionOption,
     JsonOption,
     ModelOption,
     ModeOption,
     PathOption,
+    PrecisionOption,
     ProfileOption,
     ThresholdOption,
     WeightsOption,
@@ -40,6 +42,8 @@ def search(
     threshold: ThresholdOption = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     by_document: Annotated[bool, typer.Option("--by-document", help="One hit a document, for its best passage.")] = False,
     as_json: JsonOption = False,
@@ -48,7 +52,9 @@ def search(
     from m3retriever import report
 
     settings = search_settings(mode, weights, threshold, where=where, where_document=where_document)
-    with open_index(path, model=model, collection=collection, profile=profile) as opened:
+    with open_index(
+        path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
+    ) as opened:
         if by_document:
             used = report.used_weights(mode, settings["weights"] or opened.profile.weights)
             found = opened.search_documents(query, k, **settings)
@@ -74,6 +80,8 @@ def explain(
     threshold: ThresholdOption = None,
     profile: ProfileOption = None,
     model: ModelOption = None,
+    model_precision: PrecisionOption = None,
+    backend: BackendOption = None,
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -81,7 +89,9 @@ def explain(
     from m3retriever import report
 
     settings = search_settings(mode, weights, threshold, where=where, where_document=where_document)
-    with open_index(path, model=model, collection=collection, profile=profile) as opened:
+    with open_index(
+        path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
+    ) as opened:
         explanation = opened.explain(query, id, k=k, **settings)
         if as_json:
             print_json(report.explanation_json(explanation))

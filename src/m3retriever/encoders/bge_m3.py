@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from m3retriever.encoders.engine import Backend, Engine, Heads, Precision, chosen_precision
 from m3retriever.encoders.looped import LoopedEncoder
 from m3retriever.errors import InvalidArgumentError, ModelLoadError
 from m3retriever.types import MODES, Mode
@@ -15,10 +15,9 @@ from m3retriever.types import MODES, Mode
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
+    from m3retriever.encoders.tokenizing import Tokenizing
+    from m3retriever.encoders.torch_engine import TorchEngine
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16", "fp16")
 HEADS = ("sparse_linear.pt", "colbert_linear.pt")
 TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -37,9 +36,10 @@ class BGEM3Encoder(LoopedEncoder):
     model
         A hub name, or a folder with the model, its tokenizer, sparse_linear.pt and colbert_linear.pt.
     device
-        "auto" (CUDA, else Apple's MPS, else the CPU) or a torch device.
+        "auto" (CUDA, else Apple's MPS, else the CPU) or a torch device; OpenVINO runs on the CPU.
     precision
-        "fp32", "bf16", "fp16"; "auto" is fp16 on CUDA and fp32 elsewhere.
+        "fp32", "bf16", "fp16", "int8" (OpenVINO); "auto" is fp16 on CUDA and fp32 elsewhere. Vectors of all
+        precisions of a checkpoint can be mixed; thresholds belong to the precision they were fitted on.
     max_length
         Tokens read of a text; longer texts are cut, counted in `truncated` and reported by a
         TruncationWarning. At most what the model's position table holds.
@@ -51,11 +51,18 @@ class BGEM3Encoder(LoopedEncoder):
         Views to compute; a view that is left out is empty and scores 0. "dense" must be among them.
     batch_tokens
         Tokens in one forward pass; default by device. Halved when memory runs out.
+    backend
+        "torch" or "openvino" (extra `fast`; fp32 and int8); "auto" is OpenVINO for int8 and torch for all else. The
+        first use of OpenVINO exports the model into a folder beside it, or into the user's cache.
 
     Raises
     ------
     ModelLoadError
         No such folder, head files missing, or a hub that cannot be reached.
+    MissingExtraError
+        OpenVINO is asked for and not installed.
+    InvalidArgumentError
+        A setting or combination without a meaning, such as int8 in torch.
     """
 
     def __init__(
@@ -68,29 +75,28 @@ class BGEM3Encoder(LoopedEncoder):
         normalize: bool = True,
         modes: Sequence[Mode] = MODES,
         batch_tokens: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
-        from m3retriever.encoders.loop import EncodingLoop, Parts
+        from m3retriever.encoders.loop import EncodingLoop
 
-        if precision not in PRECISIONS:
-            raise InvalidArgumentError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+        precision, runner = chosen_precision(precision, backend)
+        heads = Heads(pooling, normalize, frozenset(modes))
         folder = _local_folder(str(model))
         _check_files(folder)
-        place = _device(device)
-        self.precision = _precision(precision, place)
-        loaded = _load(folder, self.precision, pooling, normalize)
-        network = loaded.model.eval().to(place)
-        parts = Parts(
-            network.model, loaded.tokenizer, network.sparse_linear, network.colbert_linear,
-            place, pooling, normalize, frozenset(modes),
-        )  # fmt: skip
+        digest = fingerprint(folder)
+        engine: Engine
+        if runner == "openvino":
+            engine, tokenizing = _openvino(folder, digest, heads, device, precision)
+            self.precision = precision
+        else:
+            engine, tokenizing, self.precision = _torch(folder, heads, device, precision)
+        self.model, self.device, self.backend = str(model), engine.device, runner
         if batch_tokens is None:
-            batch_tokens = BATCH_TOKENS.get(place.type, BATCH_TOKENS["cpu"])
-        left_out = "".join(f"-no-{mode}" for mode in MODES if mode not in modes)
-        name = f"bge-m3-{fingerprint(folder)}-{pooling}{'' if normalize else '-raw'}{left_out}"
-        super().__init__(EncodingLoop(parts, max_length=max_length, batch_tokens=batch_tokens), name)
-        self.model, self.device = str(model), str(place)
-        plain = pooling == "cls" and normalize and not left_out  # `load_encoder` makes no other
-        self.source = (str(Path(model).resolve()) if Path(model).is_dir() else str(model)) if plain else None
+            batch_tokens = BATCH_TOKENS.get(engine.device.split(":")[0], BATCH_TOKENS["cpu"])
+        loop = EncodingLoop(engine, tokenizing, max_length=max_length, batch_tokens=batch_tokens)
+        super().__init__(loop, f"bge-m3-{digest}-{heads}")
+        known = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+        self.source = known if heads.plain else None  # `load_encoder` makes no other
 
 
 def fingerprint(folder: Path) -> str:
@@ -163,27 +169,51 @@ def _device(device: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _precision(precision: Precision, device: torch.device) -> Precision:
-    if precision != "auto":
-        return precision
-    return "fp16" if device.type == "cuda" else "fp32"
+def _torch(folder: Path, heads: Heads, device: str, precision: Precision) -> tuple[Engine, Tokenizing, Precision]:
+    place = _device(device)
+    if precision == "auto":
+        precision = "fp16" if place.type == "cuda" else "fp32"
+    return *_loaded(folder, heads, place, precision), precision
 
 
-def _load(folder: Path, precision: Precision, pooling: str, normalize: bool):  # type: ignore[no-untyped-def]  # untyped package
+def _openvino(folder: Path, digest: str, heads: Heads, device: str, precision: Precision) -> tuple[Engine, Tokenizing]:
+    from m3retriever.encoders.exporting import openvino_parts
+    from m3retriever.encoders.samples import SAMPLE
+
+    if device not in ("auto", "cpu"):
+        raise InvalidArgumentError(f"backend 'openvino' runs on device 'cpu'; got {device!r}: take backend='torch' for it")
+
+    def load() -> tuple[TorchEngine, Tokenizing]:
+        return _loaded(folder, heads, _device("cpu"), "fp32")
+
+    return openvino_parts(digest, load, heads=heads, int8=precision == "int8", sample=SAMPLE, beside=folder)
+
+
+def _loaded(folder: Path, heads: Heads, device: torch.device, precision: Precision) -> tuple[TorchEngine, Tokenizing]:
+    from m3retriever.encoders.tokenizing import Tokenizing
+    from m3retriever.encoders.torch_engine import TorchEngine
+
+    loaded = _load(folder, precision, heads)
+    network = loaded.model.eval().to(device)
+    engine = TorchEngine(network.model, network.sparse_linear, network.colbert_linear, device, heads)
+    return engine, Tokenizing.of(loaded.tokenizer)
+
+
+def _load(folder: Path, precision: Precision, heads: Heads):  # type: ignore[no-untyped-def]  # untyped package
     """FlagEmbedding's model object, for its weights, heads and tokenizer."""
     from FlagEmbedding import BGEM3FlagModel
 
-    from m3retriever.encoders.loop import quiet_loading
+    from m3retriever.encoders.torch_engine import quiet_loading
 
     try:
         with quiet_loading():
             return BGEM3FlagModel(
                 str(folder),
-                normalize_embeddings=normalize,
+                normalize_embeddings=heads.normalize,
                 use_fp16=precision == "fp16",
                 use_bf16=precision == "bf16",
                 devices="cpu",
-                pooling_method=pooling,
+                pooling_method=heads.pooling,
             )
     except Exception as error:  # whatever FlagEmbedding, transformers or torch raise on a damaged checkpoint
         reason = str(error).strip().splitlines() or [""]

@@ -1,8 +1,8 @@
 """The encoding loop: tokenise once, sort by length, run batches bounded by a token budget.
 
-One forward pass gives all three views. The numbers are those of FlagEmbedding's
-`BGEM3FlagModel.encode`; the time is not: no probing pass, hardly any padding, post-processing in
-arrays. Everything is copied out of the padded batch.
+One forward pass, by whichever engine, gives all three views. Against FlagEmbedding's `BGEM3FlagModel.encode` the
+numbers are the same; the time is not: no probing pass, hardly any padding, post-processing in arrays. Everything is
+copied out of the padded batch. Does not import torch.
 """
 
 from __future__ import annotations
@@ -11,55 +11,27 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from m3retriever.encoders.engine import Engine
+from m3retriever.encoders.tokenizing import Tokenizing
 from m3retriever.errors import DeviceMemoryError, InvalidArgumentError, TruncationWarning
-from m3retriever.types import MODES, Mode, Token
+from m3retriever.types import Mode, Token
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
 logger = logging.getLogger(__name__)
 
-POOLINGS = ("cls", "mean")
 SLICE = 1024  # texts tokenised at a time: bounds memory, the lengths within are sorted
+WORTH_WHILE = 16  # batches of this share of the budget run at nearly full speed: 256 tokens on a CPU
+LIKE = 0.75  # of the longest text's length: padding of shorter ones costs more than another pass
 SHOW_PROGRESS_FROM = 64  # texts; less is done before a bar could be read
 
 
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without transformers' bar over the weight tensors: it is gone before it can be read."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-@dataclass
-class Parts:
-    """What a checkpoint brings: the transformer, its tokenizer and the two heads."""
-
-    model: Any
-    tokenizer: Any
-    sparse: torch.nn.Linear
-    colbert: torch.nn.Linear
-    device: torch.device
-    pooling: str = "cls"
-    normalize: bool = True
-    modes: frozenset[Mode] = field(default_factory=lambda: frozenset(MODES))
-
-
 class EncodingLoop:
-    """Runs the parts of a checkpoint over texts. Safe to call from several threads: one pass runs at a time.
+    """Runs an engine over texts. Safe to call from several threads: one pass runs at a time.
 
     Parameters
     ----------
@@ -73,30 +45,22 @@ class EncodingLoop:
 
     def __init__(
         self,
-        parts: Parts,
+        engine: Engine,
+        tokenizing: Tokenizing,
         *,
         max_length: int,
         batch_tokens: int,
         on_unknown: Callable[[FloatArray], None] | None = None,
     ) -> None:
-        if parts.pooling not in POOLINGS:
-            raise InvalidArgumentError(f"pooling must be one of {', '.join(POOLINGS)}; got {parts.pooling!r}")
-        if unknown := set(parts.modes) - set(MODES):
-            raise InvalidArgumentError(f"modes must be among {', '.join(MODES)}; got {sorted(unknown)}")
-        if "dense" not in parts.modes:
-            raise InvalidArgumentError("modes must contain 'dense': every store keeps a dense vector per document")
         if max_length < 3 or batch_tokens < 1:
             raise InvalidArgumentError(f"max_length must be >= 3 and batch_tokens >= 1; got {max_length} and {batch_tokens}")
-        self._parts = parts
-        self.max_length = min(max_length, _positions(parts.model.config))
-        self.batch_tokens = batch_tokens
+        self.engine, self.tokenizing = engine, tokenizing
+        self.max_length = min(max_length, engine.positions)
+        self.batch_tokens, self.dim = batch_tokens, engine.dim
         self.truncated = 0
         self._on_unknown = on_unknown
         self._lock = threading.Lock()
-        tokenizer = parts.tokenizer
-        self._unused = {tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
-        self._unused_ids = torch.tensor(sorted(self._unused - {None}), device=parts.device)
-        self.dim = int(parts.model.config.hidden_size)
+        tokenizing.limit(self.max_length)
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
         """The three views of n texts, in their order."""
@@ -114,45 +78,37 @@ class EncodingLoop:
     def tokenize(self, text: str) -> list[Token]:
         """The tokens that have a ColBERT vector, with the characters they cover; the last is the end-of-text."""
         with self._lock:
-            got = self._parts.tokenizer(_clean(text), truncation=True, max_length=self.max_length, return_offsets_mapping=True)
-        return [Token(id, *span) for id, span in zip(got["input_ids"][1:], got["offset_mapping"][1:], strict=True)]
+            return self.tokenizing.tokens(text)
 
     def _encode(self, texts: list[str], bar: Any) -> M3Vectors:
-        ids, cut, unknown = self._tokenize(texts)
-        result = _Result([len(row) for row in ids], self.dim, self._parts.modes)
+        with self._lock:
+            ids, cut = self.tokenizing.encode(texts)
+        result = _Result([len(row) for row in ids], self.dim, self.engine.modes)
         for batch in self._batches([len(row) for row in ids]):
             self._run(batch, ids, result)
             bar.update(len(batch))
-        self._report(cut, unknown)
+        self._report(cut, ids)
         return result.vectors()
 
-    def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], int, FloatArray]:
-        """Token ids, how many texts were cut, and the share of unknown tokens of each."""
-        with self._lock:
-            got = self._parts.tokenizer([_clean(text) for text in texts], truncation=True, max_length=self.max_length)
-        cut = sum(bool(encoding.overflowing) for encoding in got.encodings)
-        unknown_id = self._parts.tokenizer.unk_token_id
-        unknown = [row.count(unknown_id) / max(1, len(row) - 2) for row in got["input_ids"]]
-        return got["input_ids"], cut, np.array(unknown)
-
-    def _report(self, cut: int, unknown: FloatArray) -> None:
+    def _report(self, cut: int, ids: list[list[int]]) -> None:
         if cut:
             with self._lock:
                 self.truncated += cut
             warnings.warn(
-                f"{cut} of {len(unknown)} texts are longer than {self.max_length} tokens; what comes after was not "
+                f"{cut} of {len(ids)} texts are longer than {self.max_length} tokens; what comes after was not "
                 "encoded: split them into passages",
                 TruncationWarning,
                 stacklevel=5,
             )
         if self._on_unknown is not None:
-            self._on_unknown(unknown)
+            unknown = self.tokenizing.unknown
+            self._on_unknown(np.array([0 if unknown is None else row.count(unknown) / max(1, len(row) - 2) for row in ids]))
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Texts of like length together, longest first, so that memory runs out early if it does."""
         rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         while rows:
-            count = max(1, self.batch_tokens // lengths[rows[0]])
+            count = batch_size([lengths[row] for row in rows[: self.batch_tokens]], self.batch_tokens)
             yield rows[:count]
             rows = rows[count:]
 
@@ -162,11 +118,10 @@ class EncodingLoop:
             return
         if len(batch) == 1:
             raise DeviceMemoryError(
-                f"not enough memory on {self._parts.device} for one text of {len(ids[batch[0]])} tokens; "
+                f"not enough memory on {self.engine.device} for one text of {len(ids[batch[0]])} tokens; "
                 "lower max_length or free memory"
             )
-        if self._parts.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.engine.free_memory()
         self.batch_tokens = max(1, min(self.batch_tokens, len(batch) * len(ids[batch[0]]) // 2))
         logger.warning("out of memory: going on with batch_tokens=%d", self.batch_tokens)
         half = len(batch) // 2
@@ -178,35 +133,38 @@ class EncodingLoop:
         try:
             with self._lock:
                 self._forward(batch, ids, result)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not self.engine.ran_out_of_memory(error):
                 raise
             return False
         return True
 
-    @torch.inference_mode()
     def _forward(self, batch: list[int], ids: list[list[int]], result: _Result) -> None:
-        parts = self._parts
-        input_ids, mask = _pad([ids[row] for row in batch], parts.tokenizer.pad_token_id, parts.device)
-        hidden = parts.model(input_ids=input_ids, attention_mask=mask, return_dict=True).last_hidden_state
-        result.put_dense(batch, _numpy(self._dense(hidden, mask)))
-        if "colbert" in parts.modes:
-            tokens = parts.colbert(hidden[:, 1:][mask[:, 1:].bool()])
-            result.put_colbert(batch, _numpy(self._unit(tokens)))
-        if "sparse" in parts.modes:
-            weights = torch.relu(parts.sparse(hidden).squeeze(-1))
-            used = (weights > 0) & mask.bool() & ~torch.isin(input_ids, self._unused_ids)
-            rows = used.nonzero()[:, 0]
-            result.put_sparse(batch, rows.cpu().numpy(), input_ids[used].cpu().numpy(), _numpy(weights[used]))
+        input_ids, mask = _pad([ids[row] for row in batch], self.tokenizing.pad)
+        views = self.engine.run(input_ids, mask)
+        result.put_dense(batch, views.dense)
+        if "colbert" in self.engine.modes:
+            result.put_colbert(batch, views.tokens)
+        if "sparse" in self.engine.modes:
+            tokens = input_ids[mask.astype(bool)]
+            used = (views.weights > 0) & ~np.isin(tokens, list(self.tokenizing.unused))
+            rows = np.repeat(np.arange(len(batch)), mask.sum(axis=1))
+            result.put_sparse(batch, rows[used], tokens[used], views.weights[used])
 
-    def _dense(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if self._parts.pooling == "cls":
-            return self._unit(hidden[:, 0])
-        weights = mask.unsqueeze(-1).float()
-        return self._unit((hidden.float() * weights).sum(dim=1) / weights.sum(dim=1))
 
-    def _unit(self, vectors: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(vectors, dim=-1) if self._parts.normalize else vectors
+def batch_size(lengths: Sequence[int], budget: int) -> int:
+    """How many of these texts, longest first, make a batch: as many as the budget of tokens holds, padding included.
+
+    A text much shorter than the longest begins a batch of its own once there is enough for a pass to be worth while.
+    `batch_size([8, 7, 2], 100)` is 2: a sixteenth of the budget is in hand, and padding 2 to 8 would be the greater waste.
+    """
+    longest, count = lengths[0], 1
+    for length in lengths[1:]:
+        enough = count * longest * WORTH_WHILE >= budget
+        if (count + 1) * longest > budget or (enough and length < LIKE * longest):
+            break
+        count += 1
+    return count
 
 
 class _Result:
@@ -254,7 +212,7 @@ class _Result:
         )
 
 
-def _pad(rows: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(rows: list[list[int]], pad: int) -> tuple[IntArray, IntArray]:
     """Token ids (b, t) and their mask, padded at the right."""
     width = max(len(row) for row in rows)
     ids = np.full((len(rows), width), pad, np.int64)
@@ -262,26 +220,4 @@ def _pad(rows: list[list[int]], pad: int, device: torch.device) -> tuple[torch.T
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
         mask[place, : len(row)] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-
-
-def _numpy(values: torch.Tensor) -> FloatArray:
-    array: FloatArray = values.float().cpu().numpy()
-    return array
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate is no text: tokenizers refuse it
-
-
-def _positions(config: Any) -> int:
-    """How many tokens the position table holds; RoBERTa-like models begin counting after the padding id."""
-    table = int(config.max_position_embeddings)
-    return table - config.pad_token_id - 1 if "roberta" in config.model_type else table
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, as torch's devices and the system say it; an illegal access is another thing."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(sign in str(error) for sign in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED"))
+    return ids, mask

