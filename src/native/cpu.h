@@ -7,17 +7,8 @@
 #include <immintrin.h>
 #endif
 
-enum { PORTABLE = 0, AVX2 = 1, AVX512_VNNI = 2 };
+enum { PORTABLE = 0, AVX2 = 1, AVX512_VNNI = 2, AMX_INT8 = 3 }; /* each has what those before it have */
 
-static inline int best_level(void) {
-#ifdef M3_X86
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni"))
-        return AVX512_VNNI;
-    if (__builtin_cpu_supports("avx2"))
-        return AVX2;
-#endif
-    return PORTABLE;
-}
+int best_level(void);
 
 #endif

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROWS 48     /* token vectors multiplied at a time: their products stay in the first cache */
+#define ROWS 48     /* token vectors multiplied at a time, a multiple of 16: their products stay in the first cache */
 #define DOCUMENTS 4 /* documents in a piece of work */
 #define MARGIN 1e-5 /* for float32's rounding of a similarity, relative to the lengths of its vectors: some thirty of its steps */
 #define LANES_AT_ONCE 8
 
 /* A query token's similarity to a row is a coarse part, from the query's coarse codes, and a fine part, at most as large as
-   the fine part's length times the row's. Every coarse part is computed; the fine one only where the row may be the best. */
+   the fine part's length times the row's. Every coarse part is computed; the fine one only where the row may be the best,
+   which halves the work, but for AMX, whose tiles multiply as fast as memory brings the rows. */
 typedef struct {
     const Rows *documents;
     int64_t count;
@@ -101,6 +102,38 @@ static void refine(const Matching *all, const Desk *desk, const int8_t *codes, i
     }
 }
 
+#ifdef M3_X86
+/* Where the tiles make the fine parts cheap, they are all there, in the columns after the coarse ones. */
+__attribute__((target("avx512f"))) static void raise_in_full(const Matching *all, const Desk *desk, int64_t count,
+                                                             float *restrict best) {
+    const int tokens = all->codes->tokens;
+    const float *coarse = all->codes->coarse, *fine = all->codes->fine;
+    for (int64_t row = 0; row < count; row++) {
+        const int32_t *left = desk->products + row * all->coarse.padded_columns, *right = left + tokens;
+        const float scale = desk->scales[row];
+        for (int token = 0; token < tokens; token++) {
+            float value = ((float)left[token] * coarse[token] + (float)right[token] * fine[token]) * scale;
+            best[token] = value > best[token] ? value : best[token];
+        }
+    }
+}
+#endif
+
+/* By coarse parts first: what a row must come up to, and then only the rows that may. */
+static void raise_by_halves(const Matching *all, const Desk *desk, const int8_t *codes, int64_t count, float *best) {
+    const int64_t dim = all->codes->dim;
+    for (int64_t row = 0; row < count; row++)
+        desk->lengths[row] = length_of(codes + row * dim, dim, desk->scales[row], all->coarse.level);
+#ifdef M3_X86
+    if (all->coarse.level >= AVX2)
+        raise_avx2(all, desk, count, desk->reached);
+    else
+#endif
+        raise_anywhere(all, desk, count, desk->reached);
+    for (int64_t row = 0; row < count; row++)
+        refine(all, desk, codes + row * dim, row, best);
+}
+
 static void matches_of(const Matching *all, const Rows *document, const Desk *desk, float *best, const int8_t *ahead) {
     const int64_t dim = all->codes->dim;
     for (int token = 0; token < all->codes->tokens; token++)
@@ -110,16 +143,13 @@ static void matches_of(const Matching *all, const Rows *document, const Desk *de
         const int8_t *codes = document->codes + first * dim;
         multiply(&all->coarse, codes, here, desk->products, desk->rest, first + here < document->count ? codes + here * dim : ahead);
         memcpy(desk->scales, document->scales + 4 * first, 4 * (size_t)here);
-        for (int64_t row = 0; row < here; row++)
-            desk->lengths[row] = length_of(codes + row * dim, dim, desk->scales[row], all->coarse.level);
 #ifdef M3_X86
-        if (all->coarse.level >= AVX2)
-            raise_avx2(all, desk, here, desk->reached);
-        else
+        if (all->coarse.level == AMX_INT8) {
+            raise_in_full(all, desk, here, best);
+            continue;
+        }
 #endif
-            raise_anywhere(all, desk, here, desk->reached);
-        for (int64_t row = 0; row < here; row++)
-            refine(all, desk, codes + row * dim, row, best);
+        raise_by_halves(all, desk, codes, here, best);
     }
 }
 
@@ -153,7 +183,7 @@ int best_matches(const Rows *documents, int64_t count, const Codes *codes, float
     Matching all = {documents, count, codes, {0}, NULL, NULL, best};
     double macs = 0;
     int done = 0;
-    if (!pack_query(&all.coarse, codes->codes, codes->tokens, codes->dim, level))
+    if (!pack_query(&all.coarse, codes->codes, (level == AMX_INT8 ? 2 : 1) * codes->tokens, codes->dim, level))
         return 0;
     for (int64_t i = 0; i < count; i++)
         macs += (double)documents[i].count * (double)codes->dim * codes->tokens;

@@ -232,7 +232,7 @@ static PyObject *native_best_postings(PyObject *self, PyObject *arguments) {
     return result;
 }
 
-/* level() -> the best instruction set here: 0 portable, 1 AVX2, 2 AVX512-VNNI */
+/* level() -> the best instruction set here: 0 portable, 1 AVX2, 2 AVX512-VNNI, 3 AMX */
 static PyObject *native_level(PyObject *self, PyObject *none) { return PyLong_FromLong(best_level()); }
 
 static PyMethodDef methods[] = {

@@ -1,4 +1,5 @@
 #include "products.h"
+#include "amx.h"
 #include "cpu.h"
 
 #include <stdlib.h>
@@ -51,7 +52,9 @@ int pack_query(Query *query, const int8_t *codes, int columns, int64_t dim, int 
         for (int64_t k = 0; k < dim; k++) {
             int8_t code = codes[column * dim + k];
             query->sums[column] += 128 * code;
-            if (level == AVX512_VNNI)
+            if (level == AMX_INT8)
+                query->packed[column / 16 * 16 * query->padded + k / 4 * 64 + column % 16 * 4 + k % 4] = code;
+            else if (level == AVX512_VNNI)
                 group[k / 4 * 4 * width + 4 * (column - first) + k % 4] = code;
             else if (level == AVX2)
                 query->wide[column * query->padded + k] = code;
@@ -68,7 +71,7 @@ void free_query(Query *query) {
     aligned_free(query->sums);
 }
 
-int64_t scratch_bytes(const Query *query) { return TALL * query->padded * 2; }
+int64_t scratch_bytes(const Query *query) { return TILE_ROWS * query->padded * 2; }
 
 static void multiply_portable(const Query *query, const int8_t *rows, int64_t count, int32_t *products) {
     for (int64_t row = 0; row < count; row++)
@@ -239,7 +242,7 @@ int32_t lift_of(const int8_t *row, int64_t dim) {
 
 int32_t dot(const int8_t *row, const int8_t *other, int64_t dim, int32_t lift, int level) {
 #ifdef M3_X86
-    if (level == AVX512_VNNI)
+    if (level >= AVX512_VNNI)
         return dot_vnni(row, other, dim) - lift;
     if (level == AVX2)
         return dot_avx2(row, other, dim);
@@ -253,7 +256,7 @@ int32_t dot(const int8_t *row, const int8_t *other, int64_t dim, int32_t lift, i
 
 int32_t squares(const int8_t *row, int64_t dim, int level) {
 #ifdef M3_X86
-    if (level == AVX512_VNNI)
+    if (level >= AVX512_VNNI)
         return squares_vnni(row, dim);
 #endif
     return dot(row, row, dim, 0, level);
@@ -261,6 +264,10 @@ int32_t squares(const int8_t *row, int64_t dim, int level) {
 
 void multiply(const Query *query, const int8_t *rows, int64_t count, int32_t *products, void *scratch, const int8_t *ahead) {
 #ifdef M3_X86
+    if (query->level == AMX_INT8) {
+        multiply_amx(rows, count, query->dim, query->padded, query->packed, query->padded_columns, products, scratch, ahead);
+        return;
+    }
     if (query->level == AVX512_VNNI) {
         multiply_vnni(query, rows, count, products, scratch, ahead);
         return;

@@ -6,7 +6,7 @@ import importlib
 import os
 from types import ModuleType
 
-ENGINES = ("portable C", "C with AVX2", "C with AVX512-VNNI")  # by the extension's level
+ENGINES = ("portable C", "C with AVX2", "C with AVX512-VNNI", "C with AMX")  # by the extension's level
 OFF = "M3RETRIEVER_NATIVE"  # set to 0, NumPy and torch do it
 THREADS = "M3RETRIEVER_THREADS"  # how many one call may use; default: what OpenMP is given, else every core
 
