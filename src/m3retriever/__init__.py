@@ -43,6 +43,7 @@ _HOME = {
     "encoders.bge_m3": ["BGEM3Encoder"],
     "encoders.hashing": ["HashingEncoder"],
     "encoders.mini": ["MiniEncoder"],
+    "encoders.pooled": ["PooledEncoder"],
     "stores.chroma": ["ChromaStore"],
     "stores.memory": ["MemoryStore"],
 }
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from m3retriever.encoders.bge_m3 import BGEM3Encoder as BGEM3Encoder
     from m3retriever.encoders.hashing import HashingEncoder as HashingEncoder
     from m3retriever.encoders.mini import MiniEncoder as MiniEncoder
+    from m3retriever.encoders.pooled import PooledEncoder as PooledEncoder
     from m3retriever.errors import DeviceMemoryError as DeviceMemoryError
     from m3retriever.errors import EncoderMismatchError as EncoderMismatchError
     from m3retriever.errors import InvalidArgumentError as InvalidArgumentError
