@@ -1,9 +1,12 @@
 """When the dense leg scans and when it asks HNSW, and that neither changes what is found."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
 import numpy as np
 import pytest
 
-from m3retriever import ChromaStore, Document, InvalidArgumentError, M3Vectors, MemoryStore
+from m3retriever import ChromaStore, Document, HashingEncoder, InvalidArgumentError, M3Vectors, MemoryStore
 from m3retriever.stores import dense
 from m3retriever.stores.connection import Connection
 
@@ -133,3 +136,25 @@ def test_a_filter_against_the_query_is_answered_in_full(tmp_path, asked):
     where = {"n": {"$nin": [int(id[1:]) for id in near]}}
     assert set(store.search(QUERY, depth=10, where=where).ids) == set(exact.search(QUERY, depth=10, where=where).ids)
     store.close()
+
+
+@pytest.mark.parametrize("values", [0, 1 << 30], ids=["hnsw", "scan"])
+def test_eight_threads_get_the_bits_that_one_gets(tmp_path, monkeypatch, values):
+    monkeypatch.setattr(dense, "EXACT_VALUES", values)
+    random = np.random.default_rng(5)
+    encoder = HashingEncoder(DIM)
+    texts = [" ".join(f"w{word}" for word in random.integers(0, 300, 12)) for _ in range(COUNT)]
+    queries = [encoder.encode_queries([" ".join(f"w{word}" for word in random.integers(0, 300, 5))]) for _ in range(40)]
+    with closing(ChromaStore(tmp_path)) as store:
+        store.add(
+            [Document(f"d{row}", text, {"even": row % 2 == 0}) for row, text in enumerate(texts)],
+            encoder.encode_documents(texts),
+        )
+
+        def answer(number: int) -> tuple:
+            found = store.search(queries[number % 40], depth=30, where=[None, {"even": True}][number % 2])
+            return found.ids, found.values.tobytes(), found.found_by
+
+        alone = [answer(number) for number in range(40)]
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(answer, range(400))) == alone * 10
