@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -720,3 +721,33 @@ def test_what_a_killed_writer_left_half_done_is_rolled_back_when_the_collections
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "chroma.sqlite3")], check=False)
     assert (tmp_path / "chroma.sqlite3-journal").is_file()
     assert collections_in(tmp_path) == [1]
+
+
+def test_documents_are_counted_as_chroma_counts_them(tmp_path):
+    from m3retriever.stores import connection
+
+    store = filled(ChromaStore(tmp_path), [f"w{row}" for row in range(50)])
+    other = filled(ChromaStore(tmp_path, collection="other"), ["red fox", "blue whale"])
+    collection = store._connection.collection
+    database = tmp_path / connection.DATABASE
+    store.delete(["d3", "d4"])
+    filled(store, ["w0 again"])
+    collection.upsert(ids=["theirs"], embeddings=[[1.0] + [0.0] * 255], documents=["x"])
+    assert connection._quick_count(database, str(collection.id)) == collection.count() == store._connection.count() == 49
+    assert connection._quick_count(database, str(other._connection.collection.id)) == 2
+    assert connection._quick_count(database, "00000000-0000-0000-0000-000000000000") is None
+    with sqlite3.connect(database) as connected:  # a write that is logged and not applied
+        connected.execute(
+            "insert into embeddings_queue (seq_id, operation, topic, id) values (99999, 0, ?, 'new')",
+            [f"persistent://default/default/{collection.id}"],
+        )
+    assert connection._quick_count(database, str(collection.id)) is None
+    assert connection._quick_count(database, str(other._connection.collection.id)) == 2
+
+
+def test_a_database_of_another_layout_is_counted_by_chroma(tmp_path):
+    from m3retriever.stores import connection
+
+    sqlite3.connect(tmp_path / "empty.sqlite3").execute("create table segments (id text)").connection.commit()
+    assert connection._quick_count(tmp_path / "empty.sqlite3", "x") is None
+    assert connection._quick_count(tmp_path / "absent.sqlite3", "x") is None

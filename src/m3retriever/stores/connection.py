@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_COLLECTION = "m3retriever"
 ALIASES = {None: DEFAULT_COLLECTION, "m3": DEFAULT_COLLECTION}  # "m3" itself is too short for Chroma
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]")  # Chroma's own rule
+DATABASE = "chroma.sqlite3"  # in Chroma's folder
 PAYLOAD_FOLDER = "m3"  # inside Chroma's folder
 CACHE = Path.home() / ".cache" / "m3retriever"  # payloads of servers: they can be rebuilt from the texts
 RETIRED_KEPT = 3  # engines that are kept for calls under way when others take their place
@@ -109,7 +110,8 @@ class Connection:
 
     def count(self) -> int:
         """How many documents Chroma holds."""
-        return int(self._call("count", {}))
+        quick = None if self._folder is None else _quick_count(self._folder / DATABASE, str(self.collection.id))
+        return int(self._call("count", {})) if quick is None else quick
 
     def _call(self, method: str, arguments: dict[str, Any]) -> Any:
         try:
@@ -217,7 +219,7 @@ def collection_name(given: str | None) -> str:
 def collections_in(path: str | Path) -> list[str]:
     """Names of the Chroma collections in a folder; none where it holds no Chroma. Changes nothing but what a
     killed writer left half done."""
-    database = Path(path) / "chroma.sqlite3"
+    database = Path(path) / DATABASE
     if not database.is_file():
         return []
     mode = "rw" if Path(f"{database}-journal").is_file() else "ro"  # what a killed writer began must be rolled back first
@@ -226,6 +228,26 @@ def collections_in(path: str | Path) -> list[str]:
             return [name for (name,) in connected.execute("select name from collections")]
     except sqlite3.Error as error:
         raise StoreError(f"cannot read {database}: {error}; is it a Chroma database?") from error
+
+
+def _quick_count(database: Path, collection: str) -> int | None:
+    """As Chroma's `count`, which takes five seconds for a million documents, and this a tenth of one.
+
+    None where Chroma's log holds what its tables do not show yet, and where its tables are not as they were in 1.5.
+    """
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connected:
+            [(segment,)] = connected.execute(
+                "select id from segments where scope = 'METADATA' and collection = ?", [collection]
+            )
+            [(applied,)] = connected.execute("select coalesce(max(seq_id), -1) from max_seq_id where segment_id = ?", [segment])
+            waiting = connected.execute(
+                "select 1 from embeddings_queue where topic like ? and seq_id > ? limit 1", [f"%{collection}", applied]
+            ).fetchone()
+            [(count,)] = connected.execute("select count(*) from embeddings where segment_id = ?", [segment])
+    except (sqlite3.Error, ValueError):
+        return None
+    return None if waiting else int(count)
 
 
 def _server(host: str, port: int) -> ClientAPI:
