@@ -31,12 +31,13 @@ def rough_products(
 ) -> tuple[FloatArray, FloatArray]:
     """Inner products of a query (d,) with rows of chunks, and by how much each may be off at most: (m,) both.
 
-    Of chunk i the rows wanted[bounds[i]:bounds[i + 1]] count.
+    Of chunk i the rows wanted[bounds[i]:bounds[i + 1]] count, which ascend.
     """
     if not len(wanted):
         return np.empty(0, np.float32), np.empty(0, np.float32)
     codes = QueryCodes.of(query[None])
-    spans = [wanted[begin:end] for begin, end in pairwise(bounds.tolist())]
+    edges = zip(chunks, pairwise(bounds.tolist()), strict=True)
+    spans = [wanted[begin:end] if end - begin < len(chunk.scales) else slice(None) for chunk, (begin, end) in edges]
     scales = np.concatenate([chunk.scales[rows] for chunk, rows in zip(chunks, spans, strict=True)])
     residuals = np.concatenate([chunk.residuals[rows] for chunk, rows in zip(chunks, spans, strict=True)])
     found = scan(codes, [(chunk.codes, chunk.scales) for chunk in chunks], bounds, wanted)

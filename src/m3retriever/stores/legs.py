@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from m3retriever.stores.allowed import Allowed
     from m3retriever.stores.snapshot import Snapshot
 
+FEW = 4  # times the depth
 SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to the query's length and the largest score
 
 
@@ -47,8 +48,8 @@ def _nearest(snapshot: Snapshot, vector: FloatArray, slots: IntArray, depth: int
         return slots
     rough, error = snapshot.rough_dense_products(vector, slots)
     slots = slots[rough + error >= _border(rough - error, depth)]
-    if len(slots) <= depth:
-        return slots
+    if len(slots) <= FEW * depth:
+        return slots  # their exact scores cost no more than a further look
     near = snapshot.dense_products(vector, slots)
     rounding = SCAN_ERROR * np.linalg.norm(vector) * max(1.0, np.abs(near).max())
     kept: IntArray = slots[near >= _border(near, depth) - rounding]

@@ -15,6 +15,7 @@ from m3retriever.errors import StoreError
 from m3retriever.kernels import SEGMENT, Int8Array, best_postings, dequantize, maxsim, quantize, residual_norms, rough_products
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
+FEW_ROWS = 8  # of a chunk are read one by one
 CHUNK = 256  # dense vectors kept in one value: 1 MB at d = 1024, read in place by a scan
 HEADER = struct.Struct("<II")  # sparse entries, tokens
 NUMBER = struct.Struct(">I")  # big-endian, so that keys sort
@@ -214,8 +215,11 @@ class Snapshot:
 
     def dense_products(self, query: FloatArray, slots: IntArray) -> FloatArray:
         """Inner products of a query (d,) with the dense vectors of ascending slots, to float32's rounding: (m,)."""
-        result = np.empty(len(slots), np.float32)
         chunks, bounds = _chunks_of(slots)
+        if len(slots) < FEW_ROWS * len(chunks):
+            products: FloatArray = self.dense(slots) @ query
+            return products
+        result = np.empty(len(slots), np.float32)
         for chunk, begin, end in zip(chunks, bounds, bounds[1:], strict=False):
             rows, matrix = slots[begin:end] % CHUNK, self._chunk(chunk)
             result[begin:end] = matrix[rows] @ query if len(rows) < CHUNK // 4 else (matrix @ query)[rows]
