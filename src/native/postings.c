@@ -1,9 +1,11 @@
 #include "postings.h"
+#include "cpu.h"
 #include "parallel.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#define BLOCK 32        /* totals looked at together */
 #define DENSE 8         /* a segment is read from end to end where one slot in so many may have a score */
 #define ENTRIES 256     /* of a list, multiplied together before they are spread over the totals */
 #define PARTS 64        /* at most, each a thread's work */
@@ -97,7 +99,7 @@ static int keep_total(const Work *work, Found *found, Highest *heap, int64_t seg
     return 1;
 }
 
-static void add_list(const Posting *list, double *restrict totals) {
+INLINE void add_list(const Posting *list, double *restrict totals) {
     double parts[ENTRIES];
     uint16_t places[ENTRIES];
     float weights[ENTRIES];
@@ -126,7 +128,7 @@ static int best_of_few(const Work *work, const Posting *lists, int64_t count, Fo
     return 1;
 }
 
-static int best_of_segment(const Work *work, const Posting *lists, int64_t count, Found *found, Highest *heap) {
+INLINE int best_of_segment(const Work *work, const Posting *lists, int64_t count, Found *found, Highest *heap) {
     int64_t entries = 0;
     for (int64_t i = 0; i < count; i++) {
         entries += lists[i].count;
@@ -135,12 +137,17 @@ static int best_of_segment(const Work *work, const Posting *lists, int64_t count
     if (entries < SEGMENT_SLOTS / DENSE)
         return best_of_few(work, lists, count, found, heap);
     double border = least(heap);
-    for (int64_t place = 0; place < SEGMENT_SLOTS; place++)
-        if (work->totals[place] >= border) {
-            if (!keep_total(work, found, heap, lists[0].segment, place))
-                return 0;
-            border = least(heap);
-        }
+    for (int64_t first = 0; first < SEGMENT_SLOTS; first += BLOCK) {
+        int any = 0;
+        for (int64_t place = first; place < first + BLOCK; place++)
+            any |= work->totals[place] >= border;
+        for (int64_t place = first; any && place < first + BLOCK; place++)
+            if (work->totals[place] >= border) {
+                if (!keep_total(work, found, heap, lists[0].segment, place))
+                    return 0;
+                border = least(heap);
+            }
+    }
     memset(work->totals, 0, SEGMENT_SLOTS * sizeof *work->totals);
     return 1;
 }
@@ -159,14 +166,11 @@ typedef struct {
     int64_t slots, depth;
 } Search;
 
-static void best_of_part(void *work, int64_t number, void *scratch) {
-    Search *all = work;
-    Part *part = all->parts + number;
+INLINE void search_part(Search *all, Part *part) {
     Highest heap = {NULL, 0, all->depth < part->entries ? all->depth : part->entries};
     Work totals = {calloc(SEGMENT_SLOTS, sizeof(double)), all->allowed, all->slots};
     heap.values = malloc((size_t)(heap.size + 1) * sizeof(float));
     part->done = totals.totals && heap.values;
-    (void)scratch;
     for (int64_t first = 0, last; part->done && first < part->count; first = last) {
         for (last = first + 1; last < part->count && part->lists[last].segment == part->lists[first].segment;)
             last++;
@@ -175,6 +179,22 @@ static void best_of_part(void *work, int64_t number, void *scratch) {
     free(totals.totals);
     free(heap.values);
 }
+
+static void best_of_part(void *work, int64_t number, void *scratch) {
+    Search *all = work;
+    (void)scratch;
+    search_part(all, all->parts + number);
+}
+
+#ifdef M3_X86
+__attribute__((target("avx2"))) static void best_of_part_avx2(void *work, int64_t number, void *scratch) {
+    Search *all = work;
+    (void)scratch;
+    search_part(all, all->parts + number);
+}
+#else
+#define best_of_part_avx2 best_of_part
+#endif
 
 /* Cut between segments, into parts of about as many entries each. */
 static int cut(Search *all, const Posting *lists, int64_t count, int most) {
@@ -228,7 +248,7 @@ int best_postings(const Posting *lists, int64_t count, const uint8_t *allowed, i
     if (!count)
         return 1;
     int parts = cut(&all, lists, count, threads);
-    Job job = {best_of_part, &all, parts, 0};
+    Job job = {best_level() >= AVX2 ? best_of_part_avx2 : best_of_part, &all, parts, 0};
     int ran = run_in_parallel(&job, parts);
     return join(&all, parts, found) && ran;
 }

@@ -86,7 +86,6 @@ static void multiply_portable(const Query *query, const int8_t *rows, int64_t co
 
 #ifdef M3_X86
 
-#define INLINE static inline __attribute__((always_inline))
 #define WITH_AVX2 __attribute__((target("avx2")))
 #define WITH_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
 
