@@ -234,7 +234,7 @@ class Inspector:
     def __init__(self, page, server):
         self.page, self.server = page, server
         self.failures, self.foreign = [], []
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: self.failures.append(str(error)))
         page.on("dialog", lambda dialog: (self.failures.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: self._note(request.url))
@@ -251,12 +251,12 @@ class Inspector:
         return self
 
     def wait(self, after=0):
-        self.page.wait_for_function(READY, arg=[after, None], timeout=60_000)
+        self.page.wait_for_function(READY, arg=[after, None], timeout=300_000)
 
     def settle(self):
         """Wait until no work is under way."""
         self.wait()
-        self.page.wait_for_function("!document.querySelector('[data-testid=m3-job]')", timeout=60_000)
+        self.page.wait_for_function("!document.querySelector('[data-testid=m3-job]')", timeout=300_000)
         self.wait()
 
     def opened(self, path):

@@ -167,4 +167,4 @@ def test_tuning_can_be_stopped_or_ends_and_pages_can_be_left_meanwhile(app):
     app.chart("Histogram of the scores").locator("svg").wait_for()
     app.page.get_by_role("link", name="Tune").click()
     app.page.wait_for_url("**/tune?**")
-    app.page.get_by_test_id("m3-tile-held_out").filter(has_text="RR@10, held out").wait_for(timeout=60_000)
+    app.page.get_by_test_id("m3-tile-held_out").filter(has_text="RR@10, held out").wait_for(timeout=300_000)

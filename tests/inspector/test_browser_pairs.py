@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -30,8 +31,8 @@ def test_two_texts_are_compared_and_the_link_shows_them_again(app):
     app.page.get_by_test_id("m3-products").wait_for()
     assert seen[2] in app.text("products")
     app.page.reload()
+    expect(app.page.get_by_label("Query", exact=True)).to_have_value(QUERY, timeout=60_000)
     app.wait()
-    assert app.page.get_by_label("Query", exact=True).input_value() == QUERY
     assert [score(app, mode) for mode in ("hybrid", "dense", "sparse", "colbert")] == seen
 
 

@@ -32,12 +32,12 @@ TRIES = 8
 
 def tuned(app):
     app.page.get_by_role("button", name="Tune", exact=True).click()
-    app.page.get_by_test_id("m3-tile-held_out").wait_for(timeout=120_000)
+    app.page.get_by_test_id("m3-tile-held_out").wait_for(timeout=300_000)
 
 
 def shows(name):
     """Waits for what a page shows when it is done."""
-    return lambda app: app.page.get_by_test_id(f"m3-{name}").first.wait_for(timeout=120_000)
+    return lambda app: app.page.get_by_test_id(f"m3-{name}").first.wait_for(timeout=300_000)
 
 
 DONE = {"thresholds": shows("tile-held_out"), "tune": tuned, "evaluate": shows("means-hybrid"), "compare": shows("tile-p")}

@@ -129,7 +129,7 @@ def test_8_a_link_shows_the_same_to_somebody_else(app, tab, address):
 
 def test_10_the_table_is_what_the_command_line_prints(app, printed):
     app.open("/evaluate")
-    app.page.get_by_test_id("m3-means-hybrid").wait_for(timeout=60_000)  # 90 questions are scored first
+    app.page.get_by_test_id("m3-means-hybrid").wait_for(timeout=300_000)  # 90 questions are scored first
     shown = [number for mode in ("hybrid", *MODES) for number in re.findall(r"\d\.\d{3}", app.text(f"means-{mode}"))]
     expected = [
         f"{number:.3f}"
@@ -201,14 +201,14 @@ def test_15_a_saved_run_is_compared_later(app, folder):
 
 def test_9_a_threshold_is_calibrated_from_labels_taken_and_saved(app, folder):
     app.open("/thresholds")
-    app.page.get_by_test_id("m3-tile-held_out").wait_for(timeout=60_000)
+    app.page.get_by_test_id("m3-tile-held_out").wait_for(timeout=300_000)
     found = float(app.text("tile-threshold").split()[-1])
     app.wait()
     with app.rerun():
         app.page.get_by_role("button", name=re.compile("^Use ")).click()
     assert app.slider("Threshold") == pytest.approx(found, abs=0.0051)
     assert app.page.url.endswith(f"threshold={app.slider('Threshold'):g}")
-    app.page.get_by_test_id("m3-tile-held_out").wait_for(timeout=60_000)
+    app.page.get_by_test_id("m3-tile-held_out").wait_for(timeout=300_000)
     app.page.get_by_role("button", name="Save to profile").click()
     app.page.get_by_text("Uncalibrated: none in the profile.").wait_for(state="detached")
     saved = load_profile(folder / "profile.toml")
