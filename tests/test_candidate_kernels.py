@@ -69,7 +69,7 @@ def test_lists_grow_at_their_end_and_come_apart_again():
 
 @settings(max_examples=120, deadline=None)
 @given(
-    seed=seeds, depth=st.integers(1, 300), segments=st.integers(1, 3), share=st.sampled_from([1e-4, 0.01, 0.3, 1.0]),
+    seed=seeds, depth=st.integers(1, 300), segments=st.integers(1, 4), share=st.sampled_from([1e-4, 0.01, 0.3, 1.0]),
     levels=st.sampled_from([1, 3, 1000]), filtered=st.booleans(),
 )  # fmt: skip
 def test_the_best_are_found_with_the_bits_of_a_plain_sum(seed, depth, segments, share, levels, filtered):
@@ -89,7 +89,16 @@ def test_the_best_are_found_with_the_bits_of_a_plain_sum(seed, depth, segments, 
             total[places + segment * SEGMENT] += values.astype(np.float64) * weights[-1]
     expected = total.astype(np.float32)
     counted = np.flatnonzero((expected > 0) & (allowed if filtered else True))
-    got = found(lists, owners, weights, depth, slots=slots, allowed=allowed)
+    allowed_as_given = (
+        allowed if allowed is None else np.concatenate([allowed, np.ones(5, bool)])[: slots + 5 - 8 * (depth % 2)]
+    )
+    if filtered and len(allowed_as_given) < slots:
+        counted = counted[counted < len(allowed_as_given)]
+    got = found(lists, owners, weights, depth, slots=slots, allowed=allowed_as_given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "LIBRARY", None)
+        everything = found(lists, owners, weights, depth, slots=slots, allowed=allowed_as_given)
+    assert everything == {slot: float(expected[slot]) for slot in counted.tolist()}
     border = np.sort(expected[counted])[-depth] if len(counted) > depth else 0
     assert set(got) >= {slot for slot in counted.tolist() if expected[slot] >= border}
     assert set(got) <= set(counted.tolist())
@@ -156,3 +165,24 @@ def test_the_compiled_scan_refuses_rows_outside_their_chunk():
                 [chunk.codes], [chunk.scales], 4, query.codes, query.coarse, query.fine, out,
                 np.array(bounds, np.int64), np.array(wanted, np.int64), 1, 0,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize(("segments", "depth"), [([1, 0], 1), ([-1, 0], 1), ([0, 0], 0)])
+def test_the_compiled_search_refuses_segments_out_of_order_and_no_depth(segments, depth):
+    lists = [posting([1], [1]), posting([2], [1])]
+    with pytest.raises(ValueError, match="segments must ascend|depth must be"):
+        native.LIBRARY.best_postings(lists, np.array(segments, np.int64), np.ones(2), None, depth, 1)
+
+
+def test_sums_next_to_zero_tie_as_in_numpy(loops):
+    assert set(found([posting([0, 1], [4.2e-45, 2.8e-45])], [0], [0.3], 1, slots=2)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [("3", 3), ("4,2", 4), ("99999999999", native.MOST_THREADS), ("\u00b2", None), ("0", None), ("", None)],
+)
+def test_threads_are_read_from_the_environment_as_far_as_they_make_sense(monkeypatch, given, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv(native.THREADS, given)
+    assert native.threads() == threads or (threads is None and native.threads() >= 1)

@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from m3retriever import ChromaStore, Document, HashingEncoder, InvalidArgumentError, M3Vectors, MemoryStore
+from m3retriever import ChromaStore, Document, HashingEncoder, InvalidArgumentError, M3Vectors, MemoryStore, StoreError
 from m3retriever.stores import dense
 from m3retriever.stores.connection import Connection
 
@@ -158,3 +158,53 @@ def test_eight_threads_get_the_bits_that_one_gets(tmp_path, monkeypatch, values)
         alone = [answer(number) for number in range(40)]
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(answer, range(400))) == alone * 10
+
+
+def test_filters_hold_without_the_compiled_loops_too(tmp_path, monkeypatch):
+    from m3retriever.kernels import native
+
+    encoder = HashingEncoder(DIM)
+    texts = [f"w{row} w{row % 7} fox" for row in range(45)]
+    found = {}
+    for name in ("compiled", "numpy"):
+        if name == "numpy":
+            monkeypatch.setattr(native, "LIBRARY", None)
+        with closing(ChromaStore(tmp_path / name)) as store:
+            documents = [Document(f"d{row}", text, {"even": row % 2 == 0}) for row, text in enumerate(texts)]
+            store.add(documents, encoder.encode_documents(texts))
+            store.delete(["d44"])
+            found[name] = [
+                (scores.ids, scores.values.tobytes(), scores.found_by)
+                for where in (None, {"even": True}, {"even": False})
+                for scores in [store.search(encoder.encode_queries(["w3 w5 fox"]), depth=5, where=where)]
+            ]
+    assert found["compiled"] == found["numpy"]
+
+
+def test_what_was_stored_is_stored_though_recall_could_not_be_measured(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(dense, "EXACT_VALUES", 0)
+
+    def broken(*_):
+        raise StoreError("Chroma failed to query")
+
+    monkeypatch.setattr(Connection, "nearest", broken)
+    with closing(filled(ChromaStore(tmp_path), 100)) as store:
+        assert len(store) == 100
+    assert "recall of Chroma's vector index could not be measured" in caplog.text
+
+
+def test_a_collection_made_for_small_depths_is_scanned(tmp_path, asked):
+    with closing(filled(ChromaStore(tmp_path))) as store:
+        asked.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "ef_search", property(lambda _: 150))
+            store.search(QUERY, depth=5)
+        assert asked == []
+
+
+def test_an_older_measurement_does_not_take_the_place_of_a_newer_one(tmp_path, asked):
+    with closing(filled(ChromaStore(tmp_path))) as store:
+        store._dense._measured = 3, 0.5  # of this process, when the collection was small
+        with store._payload.read() as snapshot:
+            assert store._dense.to_record(snapshot, store._hnsw(snapshot), 800) is None
+            assert store._dense.recall(snapshot, store._hnsw(snapshot)) >= 0.99

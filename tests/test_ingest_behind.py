@@ -110,3 +110,10 @@ def test_many_batches_give_the_index_that_single_ones_give(tmp_path):
             ours, theirs = (index.search(query, 20, mode=mode) for index in (many, single))
             assert [(hit.document.id, hit.score) for hit in ours] == [(hit.document.id, hit.score) for hit in theirs]
     many.close()
+
+
+def test_that_storing_failed_as_well_is_said(caplog):
+    with pytest.raises(RuntimeError, match="encoder"), Behind(threaded=True) as behind:
+        behind.do(lambda: (_ for _ in ()).throw(OSError("disk full")))
+        raise RuntimeError("encoder")
+    assert "storing failed as well: disk full" in caplog.text

@@ -88,3 +88,14 @@ def test_its_loss_grows_with_the_factor():
     queries = ["join two paths", "parse a date", "sort a list by a key", "open a file for writing"]
     taus = [fidelity(mini, PooledEncoder(mini, factor), texts, queries).colbert_tau for factor in (2, 4)]
     assert 0.75 < taus[1] < taus[0] < 1
+
+
+def test_tokens_that_are_equal_become_fewer_still():
+    assert pooled(np.tile(np.array([[1, 0]], np.float32), (4, 1)), 2).tolist() == [[1, 0]]
+
+
+def test_it_has_the_precision_of_its_encoder():
+    encoder = HashingEncoder(16)
+    assert PooledEncoder(encoder).precision is None
+    encoder.precision = "int8"
+    assert PooledEncoder(encoder).precision == "int8"

@@ -30,7 +30,7 @@ def test_help_loads_hardly_more_than_the_library_that_writes_it():
     assert {name for name in more if name.startswith("m3retriever")} == {
         "m3retriever", "m3retriever.cli", "m3retriever.cli.terminal", "m3retriever.errors",
     }  # fmt: skip
-    assert len(more) <= 45, sorted(more)
+    assert len(more) <= 60, sorted(more)  # of typer's own, and of the standard library
     assert not more & {"numpy", "torch", "chromadb", "rich", "transformers", "m3retriever.index"}
 
 

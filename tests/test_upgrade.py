@@ -2,21 +2,23 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, StoreError
+from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, StoreError, StoreLockedError
 from m3retriever.stores import payload
 
 INDEXES = Path(__file__).with_name("indexes")
 FORMATS = sorted(int(path.name.split("-")[1].split(".")[0]) for path in INDEXES.glob("format-*.tar.xz"))
+EARLIER = [number for number in FORMATS if number < payload.FORMAT]
 QUERY = "w5 w1 fox whale"
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=EARLIER)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     with tarfile.open(INDEXES / f"format-{request.param}.tar.xz") as archive:
         archive.extractall(tmp_path, **({"filter": "data"} if sys.version_info >= (3, 12) else {}))
@@ -60,8 +62,6 @@ def test_it_can_be_changed_and_is_brought_up_to_date_once(folder, caplog):
 
 
 def test_who_only_reads_does_not_change_its_format(folder):
-    if (folder / "format").exists() or FORMATS == [payload.FORMAT]:
-        pytest.skip("the current format")
     before = (folder / "m3/m3retriever/data.mdb").read_bytes()
     with pytest.raises(StoreError, match="open it once without read_only"):
         opened(folder, read_only=True)
@@ -75,9 +75,39 @@ def test_one_that_is_brought_up_to_date_and_killed_meanwhile_is_as_it_was(folder
     copy = folder.with_name("copy")
     shutil.copytree(folder, copy)
     monkeypatch.setattr(payload.Writer, "_put_codes", killed)
-    if FORMATS != [payload.FORMAT]:
-        with pytest.raises(KeyboardInterrupt):
-            ChromaStore(folder)
+    with pytest.raises(KeyboardInterrupt):
+        ChromaStore(folder)
     monkeypatch.undo()
     with opened(folder) as index, opened(copy) as other:
         assert index.score(QUERY).values.tobytes() == other.score(QUERY).values.tobytes()
+
+
+def test_it_is_not_brought_up_to_date_while_another_process_writes(folder):
+    code = (
+        "import sys, time\nfrom m3retriever.stores.lock import WriterLock\nfrom pathlib import Path\n"
+        "lock = WriterLock(Path(sys.argv[1]))\nlock.acquire()\nprint('held', flush=True)\ntime.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder / "m3")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StoreLockedError, match=f"process {other.pid}"):
+            opened(folder)
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    with opened(folder) as index:
+        assert len(index) == 7
+
+
+def test_who_has_it_open_when_it_is_brought_to_a_newer_format_is_told(tmp_path):
+    with M3Index(HashingEncoder(16), ChromaStore(tmp_path)) as index:
+        index.add([Document("a", "red fox")])
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom m3retriever.stores.payload import Payload\n"
+            "Payload(Path(sys.argv[1]), None).set_meta(format='3')"
+        )
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "m3" / "m3retriever")], check=True)
+        for act in (lambda: index.search("fox"), lambda: index.add([Document("b", "owl")])):
+            with pytest.raises(StoreError, match="brought to format 3 by another process"):
+                act()

@@ -43,7 +43,15 @@ class Check(NamedTuple):
 
 def diagnose(path: Path | None, collection: str | None) -> list[Check]:
     """All checks, in the order in which a problem would show."""
-    checks = [Check("python", "ok", platform.python_version()), *_packages(), *_extras(), _device(), _memory(), *_models()]
+    checks = [
+        Check("python", "ok", platform.python_version()),
+        *_packages(),
+        *_extras(),
+        _device(),
+        _loops(),
+        _memory(),
+        *_models(),
+    ]
     if path is not None:
         checks += _index(path, collection)
     return checks
@@ -111,6 +119,16 @@ def _device() -> Check:
     if torch.backends.mps.is_available():
         return Check("device", "ok", "mps")
     return Check("device", "ok", f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()} cores")
+
+
+def _loops() -> Check:
+    from m3retriever.kernels import native
+
+    if native.LIBRARY is not None:
+        return Check("inner loops", "ok", f"{native.engine()}, {native.threads()} threads")
+    why = f"{native.OFF}=0 is set" if os.environ.get(native.OFF) == "0" else "they were not built: install a C compiler, then "
+    how = "" if why.endswith("set") else "pip install --force-reinstall --no-deps m3retriever"
+    return Check("inner loops", "note", f"{native.engine()}, several times slower than in C; {why}{how}")
 
 
 def _memory() -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import islice
 from threading import Lock
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from m3retriever.checks import check_documents, listed_ids
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, UnknownDocumentError
 from m3retriever.filters import ID, about_text, both, check_where, predicate
-from m3retriever.ingest import BATCH, Added, Behind, batches, same
+from m3retriever.ingest import Added, Behind, batches, same
 from m3retriever.passages import PASSAGE_OF, Split, as_split, owner_of, split_documents
 from m3retriever.twins import in_thread
 from m3retriever.types import (
@@ -201,7 +202,8 @@ class Documents:
         """Where batches are stored: behind the encoder's back where there are several and the store can be written to from
         another thread than this one."""
         apart = isinstance(self.store, WritesFromThreads) and not self.store.writing_here()
-        return Behind(threaded=apart and len(documents) > BATCH)
+        several = len(list(islice(batches(documents), 2))) > 1
+        return Behind(threaded=apart and several)
 
     def _put(self, documents: Sequence[Document], held: Mapping[str, Document], store: Behind, *, progress: bool) -> list[str]:
         """Encode and store what is not held as it is; the ids of that."""

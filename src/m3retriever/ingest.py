@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from m3retriever.types import Document
+
+logger = logging.getLogger(__name__)
 
 BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
 BATCH_CHARACTERS = 200_000  # and their texts: about 50,000 tokens, whose vectors take 200 MB at d = 1024; two are held
@@ -87,3 +90,5 @@ class Behind:
         finally:
             if self._threads is not None:
                 self._threads.shutdown()
+            if self._under_way is not None and (second := self._under_way.exception()) is not None:
+                logger.warning("storing failed as well: %s", second)

@@ -24,7 +24,7 @@ int amx_works(void) {
 }
 
 typedef struct {
-    uint8_t palette, start, unused[14];
+    uint8_t palette, start, unused[14]; /* as the processor wants them */
     uint16_t bytes[16];
     uint8_t rows[16];
 } Shapes;
@@ -71,9 +71,7 @@ AMX static void sixteen_rows(const int8_t *rows, int64_t stride, int64_t padded,
 
 AMX void multiply_amx(const int8_t *rows, int64_t count, int64_t dim, int64_t padded, const int8_t *packed, int64_t columns,
                       int32_t *products, int8_t *spare, const int8_t *ahead) {
-    Shapes shapes = {.palette = 1};
-    for (int tile = 0; tile < 6; tile++)
-        shapes.bytes[tile] = 64, shapes.rows[tile] = 16;
+    static const Shapes shapes = {.palette = 1, .bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&shapes);
     for (int64_t first = 0; first < count; first += TILE_ROWS) {
         const int8_t *here = rows + first * dim;
@@ -84,6 +82,7 @@ AMX void multiply_amx(const int8_t *rows, int64_t count, int64_t dim, int64_t pa
                 memcpy(spare + row * padded, here + row * dim, (size_t)dim);
             here = spare, stride = padded;
         }
+        __asm__ volatile("" ::: "memory"); /* compilers do not know what the tiles read: what was stored must be there */
         const int8_t *next = first + TILE_ROWS < count ? rows + (first + TILE_ROWS) * dim : ahead;
         for (int64_t column = 0; column < columns; column += 16 * SUMS) {
             int sixteens = columns - column < 16 * SUMS ? (int)(columns - column) / 16 : SUMS;

@@ -108,7 +108,7 @@ static void release_arrays(Arrays *arrays) {
 
 static int as_codes(const Arrays *arrays, Py_ssize_t dim, Codes *query) {
     *query = (Codes){arrays->codes.buf, arrays->coarse.buf, arrays->fine.buf, (int)(arrays->coarse.len / 4), dim};
-    return refuse(dim > 0 && arrays->codes.len == 2 * query->tokens * dim && arrays->fine.len == arrays->coarse.len,
+    return refuse(dim > 0 && arrays->codes.len == 2 * (Py_ssize_t)query->tokens * dim && arrays->fine.len == arrays->coarse.len,
                   "the query must have coarse and fine codes and a scale for each");
 }
 
@@ -194,9 +194,14 @@ static Posting *as_postings(const Buffers *lists, const Py_buffer *segments, con
         PyErr_NoMemory();
         return NULL;
     }
-    for (Py_ssize_t i = 0; i < lists->count; i++)
-        postings[i] = (Posting){lists->views[i].buf, lists->views[i].len / 6, ((const int64_t *)segments->buf)[i],
-                                ((const double *)weights->buf)[i]};
+    for (Py_ssize_t i = 0; i < lists->count; i++) {
+        const int64_t segment = ((const int64_t *)segments->buf)[i];
+        if (!refuse(segment >= (i ? postings[i - 1].segment : 0), "segments must ascend from 0 on")) {
+            PyMem_Free(postings);
+            return NULL;
+        }
+        postings[i] = (Posting){lists->views[i].buf, lists->views[i].len / 6, segment, ((const double *)weights->buf)[i]};
+    }
     return postings;
 }
 
@@ -211,7 +216,7 @@ static PyObject *native_best_postings(PyObject *self, PyObject *arguments) {
     Found found;
     if (!PyArg_ParseTuple(arguments, "Oy*y*Oni", &lists_of, &segments, &weights, &allowed_of, &depth, &threads))
         return NULL;
-    if ((allowed_of == Py_None || !PyObject_GetBuffer(allowed_of, &allowed, PyBUF_C_CONTIGUOUS)) && hold(lists_of, &lists) &&
+    if (refuse(depth > 0, "depth must be at least 1") && (allowed_of == Py_None || !PyObject_GetBuffer(allowed_of, &allowed, PyBUF_C_CONTIGUOUS)) && hold(lists_of, &lists) &&
         (postings = as_postings(&lists, &segments, &weights))) {
         int done;
         Py_BEGIN_ALLOW_THREADS;

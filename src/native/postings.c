@@ -12,6 +12,7 @@
 #define ENTRIES_A_THREAD 50000 /* that are worth a thread of their own: about 50 microseconds */
 #define FIRST_ROOM 4096 /* for what was found */
 #define ROUNDING 1e-6   /* of a double to a float, relative: some eight of its steps */
+#define SMALLEST_FLOAT 1.5e-45 /* the step between floats next to 0 */
 #define SMALLEST 1e-46  /* above 0, and below every float that is not 0 */
 
 typedef struct {
@@ -88,7 +89,7 @@ typedef struct {
 
 /* Sums below this cannot come up to the border, not even by rounding to float. */
 static double least(const Highest *heap) {
-    return heap->count < heap->size ? SMALLEST : (double)heap->values[0] * (1 - ROUNDING);
+    return heap->count < heap->size ? SMALLEST : (double)heap->values[0] * (1 - ROUNDING) - SMALLEST_FLOAT;
 }
 
 static int keep_total(const Work *work, Found *found, Highest *heap, int64_t segment, int64_t place) {
@@ -249,8 +250,10 @@ int best_postings(const Posting *lists, int64_t count, const uint8_t *allowed, i
         return 1;
     int parts = cut(&all, lists, count, threads);
     Job job = {best_level() >= AVX2 ? best_of_part_avx2 : best_of_part, &all, parts, 0};
-    int ran = run_in_parallel(&job, parts);
-    return join(&all, parts, found) && ran;
+    int ran = run_in_parallel(&job, parts), joined = join(&all, parts, found);
+    if (!ran)
+        free_found(found);
+    return ran && joined;
 }
 
 void free_found(Found *found) {

@@ -10,6 +10,7 @@ import typer
 from m3retriever.cli.opening import existing, open_index, report_cut
 from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, PathOption, ProfileOption
 from m3retriever.cli.terminal import print_json, progress
+from m3retriever.errors import InvalidArgumentError
 
 
 def inspect(
@@ -35,8 +36,14 @@ def doctor(
     path: Annotated[Optional[Path], typer.Option("--path", help="An index to look at as well.")] = None,  # noqa: UP045
     collection: CollectionOption = None,
     fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare a precision of a model with fp32 instead.")] = False,
-    model: Annotated[str, typer.Option(help="With --fidelity: BAAI/bge-m3, mini or a folder.")] = "BAAI/bge-m3",
-    precision: Annotated[str, typer.Option(help="With --fidelity: int8, bf16, fp16 or fp32.")] = "int8",
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --fidelity: BAAI/bge-m3 (the default), mini or a folder."),
+    ] = None,
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --fidelity: int8 (the default), bf16, fp16 or fp32."),
+    ] = None,
     backend: BackendOption = None,
     texts: Annotated[
         Optional[Path],  # noqa: UP045
@@ -46,10 +53,13 @@ def doctor(
 ) -> None:
     """Check versions, device, models, memory and an index, and say what to do."""
     from m3retriever.doctor import diagnose, measure_fidelity, print_checks
+    from m3retriever.encoders import DEFAULT_MODEL
 
     content: dict[str, Any] = {}
+    if not fidelity and any(one is not None for one in (model, precision, backend, texts)):
+        raise InvalidArgumentError("--model, --precision, --backend and --texts go with --fidelity: add it")
     if fidelity:
-        check, found = measure_fidelity(model, precision, backend, texts)
+        check, found = measure_fidelity(model or DEFAULT_MODEL, precision or "int8", backend, texts)
         checks, content = [check], {"fidelity": found.as_dict()}
     else:
         checks = diagnose(path, collection)

@@ -7,7 +7,6 @@ these is another folder. It is written under another name and renamed, under a l
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -69,7 +68,9 @@ def openvino_parts(
         The export cannot be made or read, or the network is of a kind that OpenVINO is not given here.
     """
     imported()
-    version = importlib.metadata.version("openvino")
+    import openvino
+
+    version = openvino.__version__.split("-")[0]
     full = f"{name}-{'int8' if int8 else 'fp32'}-{heads}-{version}-{GRAPH}"
     roots = [*([] if beside is None else [beside / FOLDER]), _cache()]
     for root in roots:
@@ -135,7 +136,11 @@ def _export(
         partial.rename(folder)
         bar.set_description("exported to OpenVINO: comparing with fp32")
         bar.update()
-        found = _compared(reference, tokenizing, folder, sample)
+        try:
+            found: object = _compared(reference, tokenizing, folder, sample)
+        except Exception as error:  # the export is whole: that it could not be compared is no reason to refuse it
+            found = f"not compared with fp32, {type(error).__name__}: {error}"
+            logger.warning("%s: %s", folder, found)
         bar.set_description(f"exported to {folder.parent}: {found}")
         bar.update()
 
@@ -143,16 +148,16 @@ def _export(
 def _write(folder: Path, reference: TorchEngine, tokenizing: Tokenizing, *, heads: Heads, int8: bool) -> None:
     import openvino
 
-    made = graph(_checkpoint(reference), heads, int8=int8)
     try:
+        made = graph(_checkpoint(reference), heads, int8=int8)
         folder.mkdir()
         openvino.save_model(made, folder / GRAPH_FILE, compress_to_fp16=False)
         tokenizing.save(folder)
         settings = {"dim": reference.dim, "positions": reference.positions, "modes": sorted(heads.modes), "int8": int8}
         (folder / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:  # a full disk, OpenVINO's own, weights of other names
         shutil.rmtree(folder, ignore_errors=True)
-        raise ModelLoadError(f"cannot write the export {folder}: {error}") from error
+        raise ModelLoadError(f"cannot write the export {folder}: {type(error).__name__}: {error}") from error
 
 
 def _checkpoint(reference: TorchEngine) -> Checkpoint:

@@ -40,7 +40,7 @@ class EncodingLoop:
     batch_tokens
         Tokens, padding included, in one forward pass. Halved for good when memory runs out.
     on_unknown
-        Called with the share of unknown tokens of each text, (n,), in [0, 1].
+        Called with the share of unknown tokens of each text, (n,), in [0, 1]; gives how many it warned of.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class EncodingLoop:
         *,
         max_length: int,
         batch_tokens: int,
-        on_unknown: Callable[[FloatArray], None] | None = None,
+        on_unknown: Callable[[FloatArray], int] | None = None,
     ) -> None:
         if max_length < 3 or batch_tokens < 1:
             raise InvalidArgumentError(f"max_length must be >= 3 and batch_tokens >= 1; got {max_length} and {batch_tokens}")
         self.engine, self.tokenizing = engine, tokenizing
         self.max_length = min(max_length, engine.positions)
         self.batch_tokens, self.dim = batch_tokens, engine.dim
-        self.truncated = 0
+        self.truncated = self.unknown = 0
         self._on_unknown = on_unknown
         self._lock = threading.Lock()
         tokenizing.limit(self.max_length)
@@ -102,7 +102,8 @@ class EncodingLoop:
             )
         if self._on_unknown is not None:
             unknown = self.tokenizing.unknown
-            self._on_unknown(np.array([0 if unknown is None else row.count(unknown) / max(1, len(row) - 2) for row in ids]))
+            shares = [0 if unknown is None else row.count(unknown) / max(1, len(row) - 2) for row in ids]
+            self.unknown += self._on_unknown(np.array(shares))
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Texts of like length together, longest first, so that memory runs out early if it does."""

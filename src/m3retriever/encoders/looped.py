@@ -20,7 +20,8 @@ CACHED_BYTES = 1 << 19  # of one query: about 128 tokens at 1024 dimensions, so 
 class LoopedEncoder:
     """The methods of an Encoder, given by a loop. A subclass makes the loop and the name.
 
-    The vectors of the last 256 queries that came alone are kept, except of very long ones and those that were cut.
+    The vectors of the last 256 queries that came alone are kept, except of very long ones and those that
+    were cut or mostly unknown.
 
     Attributes
     ----------
@@ -59,9 +60,9 @@ class LoopedEncoder:
             return self._loop.encode(texts)
         if (known := self._cached(texts[0])) is not None:
             return known
-        cut = self._loop.truncated
+        warned = self._loop.truncated, self._loop.unknown
         vectors = self._loop.encode(texts)
-        if self._loop.truncated == cut:  # one that is cut is to warn each time
+        if (self._loop.truncated, self._loop.unknown) == warned:  # what is cut or unknown is to warn each time
             self._keep(texts[0], vectors)
         return vectors
 

@@ -138,7 +138,8 @@ def _linear(heads: dict, name: str):  # type: ignore[no-untyped-def,type-arg]  #
     return linear.eval()
 
 
-def _warn_unknown(shares: FloatArray) -> None:
+def _warn_unknown(shares: FloatArray) -> int:
+    """Warn where texts are mostly unknown; how many are."""
     if count := int(np.sum(shares > MOSTLY_UNKNOWN)):
         warnings.warn(
             f"the mini model reads English only: most tokens of {count} of {len(shares)} texts are unknown to it, and "
@@ -146,3 +147,4 @@ def _warn_unknown(shares: FloatArray) -> None:
             UnknownTextWarning,
             stacklevel=6,
         )
+    return count

@@ -34,9 +34,10 @@ class PooledEncoder:
             raise InvalidArgumentError(f"factor must be an integer >= 2; got {factor!r}")
         self._encoder, self._factor = encoder, factor
         self.name, self.dim = f"{encoder.name}-pooled{factor}", encoder.dim
+        self.precision: str | None = getattr(encoder, "precision", None)  # profiles are tied to it
 
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
-        """The three views of n texts; ColBERT has ceil(tokens / factor) vectors, those alike joined."""
+        """The three views of n texts; ColBERT has at most ceil(tokens / factor) vectors for each RUN of tokens."""
         vectors = self._encoder.encode_documents(texts, progress=progress)
         rows = [pooled(vectors.colbert_row(row), self._factor) for row in range(len(vectors))]
         return M3Vectors(
@@ -54,10 +55,10 @@ class PooledEncoder:
 
 
 def pooled(tokens: FloatArray, factor: int) -> FloatArray:
-    """ceil(t / factor) vectors of norm 1 for t token vectors (t, d): the means of Ward's clusters, in the order of their
-    first tokens.
+    """Vectors of norm 1 for t token vectors (t, d): the means of Ward's clusters, in the order of their first tokens.
 
-    Runs of RUN tokens are clustered by themselves. `pooled([[1, 0], [0, 1], [1, 0]], 2)` is [[1, 0], [0, 1]].
+    Runs of RUN tokens are clustered by themselves, each to ceil(tokens / factor) vectors, or fewer where tokens are equal.
+    `pooled([[1, 0], [0, 1], [1, 0]], 2)` is [[1, 0], [0, 1]].
     """
     runs = [_joined(tokens[start : start + RUN], factor) for start in range(0, len(tokens), RUN)]
     return np.concatenate([tokens[:0].astype(np.float32), *runs])

@@ -20,6 +20,9 @@ def _load() -> ModuleType | None:
         return None
 
 
+MOST_THREADS = 64
+
+
 LIBRARY = _load()
 LEVEL: int = LIBRARY.level() if LIBRARY is not None else 0
 
@@ -32,7 +35,7 @@ def engine() -> str:
 def threads() -> int:
     """How many threads one call may use, at least 1."""
     for name in (THREADS, "OMP_NUM_THREADS"):
-        given = os.environ.get(name, "")
-        if given.isdigit() and int(given) > 0:
-            return int(given)
+        given = os.environ.get(name, "").split(",")[0].strip()  # OpenMP's may be a list, a number for each level
+        if given.isdecimal() and int(given) > 0:
+            return min(int(given), MOST_THREADS)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

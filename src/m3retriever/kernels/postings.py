@@ -43,7 +43,7 @@ def best_postings(
     slots
         How many slots there are.
     allowed
-        Which of them count, (slots,) bool; None for all.
+        Which of them count, bool; None for all. Slots beyond its end do not count.
     """
     if native.LIBRARY is not None:
         found = native.LIBRARY.best_postings(
@@ -53,7 +53,10 @@ def best_postings(
     total = np.zeros(slots)
     for value, segment, weight in zip(lists, segments.tolist(), weights.tolist(), strict=True):
         places, values = split_posting(value)
-        total[places + segment * SEGMENT] += values.astype(np.float64) * weight
+        total[places.astype(np.int64) + segment * SEGMENT] += values.astype(np.float64) * weight
     scores = total.astype(np.float32)
-    found_slots = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed)
-    return found_slots, scores[found_slots]
+    matching = np.flatnonzero(scores > 0)
+    if allowed is not None:
+        matching = matching[matching < len(allowed)]
+        matching = matching[allowed[matching]]
+    return matching, scores[matching]

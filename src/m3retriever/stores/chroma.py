@@ -26,7 +26,7 @@ from m3retriever.stores import agreement
 from m3retriever.stores.allowed import AllowedSlots
 from m3retriever.stores.candidates import union
 from m3retriever.stores.connection import Connection, collection_name, collections_in
-from m3retriever.stores.dense import DenseLeg, DenseSearch, Nearest, check_dense_search
+from m3retriever.stores.dense import RECORD, DenseLeg, DenseSearch, Nearest, check_dense_search
 from m3retriever.stores.legs import scores_in_every_mode, sparse_leg
 from m3retriever.stores.lock import WriterLock
 from m3retriever.stores.payload import Payload, open_payload, release_payload, text_hash
@@ -97,7 +97,7 @@ class ChromaStore:
         try:
             if read_only and not folder.is_dir():
                 raise StoreError(f"{folder.parent} holds no vectors yet: open the index once without read_only")
-            self._payload: Payload = open_payload(folder, upgrade=not read_only)
+            self._payload: Payload = open_payload(folder, upgrading=None if read_only else self._lock.for_a_moment())
         except BaseException:
             self._connection.close()
             raise
@@ -200,10 +200,7 @@ class ChromaStore:
                         self._payload.set_meta(dim=str(vectors.dim))
             for start in range(0, len(documents), agreement.PAGE):
                 self._add(documents[start : start + agreement.PAGE], vectors[start : start + agreement.PAGE])
-            with self._payload.read() as snapshot:
-                recall = self._dense.to_record(snapshot, self._hnsw(snapshot), self._connection.ef_search)
-            if recall is not None:
-                self._payload.set_meta(hnsw_recall=recall)
+            self._watch_recall()
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove documents; UnknownDocumentError, before anything is changed, where an id is not here."""
@@ -354,6 +351,16 @@ class ChromaStore:
         self._payload.publish(staged)
         if fresh:
             self._hnsw_revision = self.revision()
+
+    def _watch_recall(self) -> None:
+        """What was stored is stored, whatever comes of this."""
+        try:
+            with self._payload.read() as snapshot:
+                recall = self._dense.to_record(snapshot, self._hnsw(snapshot), self._connection.ef_search)
+            if recall is not None:
+                self._payload.set_meta(**{RECORD: recall})
+        except StoreError as error:
+            logger.warning("the recall of Chroma's vector index could not be measured: %s", error)
 
     def _keep_settings(self, snapshot: Snapshot) -> None:
         """Refuse vectors of another model; in an index that is empty, remember whose they will be."""

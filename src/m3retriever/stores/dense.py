@@ -61,7 +61,7 @@ class DenseLeg:
         if nearest is None or self._how == "exact" or 2 * enough > ef_search:
             return exact_dense_leg(snapshot, vector, allowed, depth)
         if self._how == "auto":
-            small = len(allowed) * len(vector) <= EXACT_VALUES
+            small = len(allowed) * len(vector) <= EXACT_VALUES or ef_search < 2 * RECALL_AT
             if small or self.recall(snapshot, nearest) < LEAST_RECALL:
                 return exact_dense_leg(snapshot, vector, allowed, depth)
         found = nearest(vector, enough + enough // 2)  # some more, so that ties are decided by id
@@ -81,9 +81,10 @@ class DenseLeg:
         small = len(snapshot) * int(snapshot.meta("dim") or 0) <= EXACT_VALUES
         if self._how != "auto" or nearest is None or small or ef_search < 2 * RECALL_AT:
             return None
+        before = self._measured
         self.recall(snapshot, nearest)
-        new = self._measured if self._measured != _recorded(snapshot) else None
-        return None if new is None else f"{new[0]} {new[1]!r}"
+        measured = self._measured
+        return None if measured is None or measured == before else f"{measured[0]} {measured[1]!r}"
 
 
 def measured_recall(snapshot: Snapshot, nearest: Nearest) -> float:

@@ -6,6 +6,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
@@ -55,6 +57,17 @@ class WriterLock:
             else:
                 del _held[self._key]
                 lock.release()
+
+    @contextmanager
+    def for_a_moment(self) -> Iterator[None]:
+        """Hold the lock inside the block; it stays with this object where it was held before."""
+        mine = self._mine
+        self.acquire()
+        try:
+            yield
+        finally:
+            if not mine:
+                self.release()
 
     def other(self) -> str | None:
         """Which other process has the lock, in words; None where none has. Takes it for a moment to see."""

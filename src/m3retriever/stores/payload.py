@@ -25,7 +25,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,9 @@ def text_hash(text: str) -> bytes:
 class Payload:
     """One collection's payload; get it with `open_payload`, which shares it within a process."""
 
-    def __init__(self, path: Path, *, upgrade: bool = True) -> None:
+    def __init__(self, path: Path, upgrading: AbstractContextManager[None] | None) -> None:
         self.path = path
+        self._format: str | None = None  # what every transaction must find
         self.lock = threading.RLock()  # writes of this process, one at a time
         self._usage = Usage(self.abandon)
         try:
@@ -83,9 +84,14 @@ class Payload:
             self._check_size()
             self._env.reader_check()  # frees the slots of readers that were killed
             self._dbs = {"meta": self._env.open_db(b"meta")}
-            found = self._check_format(upgrade=upgrade)
+            found = self._check_format(can_upgrade=upgrading is not None)
             self._dbs = {name: self._env.open_db(name.encode()) for name in DATABASES}
-            self._settle_format(found)
+            if found in UPGRADED and upgrading is not None:
+                with upgrading:
+                    self._upgrade(found)
+            elif found is None:
+                self.set_meta(format=str(FORMAT))
+            self._format = str(FORMAT)
         except lmdb.Error as error:
             self._env.close()
             raise StoreError(f"cannot read the payload in {path}: {error}") from error
@@ -98,7 +104,7 @@ class Payload:
         """A consistent view of the last commit; arrays taken from it are copies and may be kept."""
         try:
             with self._usage.use(), self._env.begin(buffers=True) as txn:
-                yield Snapshot(txn, self._dbs)
+                yield self._of_our_format(Snapshot(txn, self._dbs))
         except lmdb.Error as error:
             raise StoreError(f"cannot read the payload in {self.path}: {error}") from error
 
@@ -108,6 +114,7 @@ class Payload:
             try:
                 with self._usage.use(), self._env.begin(write=True, buffers=True) as txn:
                     writer = Writer(txn, self._dbs)
+                    self._of_our_format(writer)
                     yield writer
                     writer.finish()
             except lmdb.Error as error:
@@ -196,11 +203,11 @@ class Payload:
                 "or delete that folder and open the index to encode its documents anew"
             )
 
-    def _check_format(self, *, upgrade: bool) -> str | None:
+    def _check_format(self, *, can_upgrade: bool) -> str | None:
         """The format, None for a new payload; StoreError for one that this version does not read."""
         with self.read() as snapshot:
             found = snapshot.meta("format")
-        if found in UPGRADED and not upgrade:
+        if found in UPGRADED and not can_upgrade:
             raise StoreError(f"the payload in {self.path} has the older format {found}: open it once without read_only")
         if found not in (None, str(FORMAT), *UPGRADED):
             raise StoreError(
@@ -209,13 +216,19 @@ class Payload:
             )
         return found
 
-    def _settle_format(self, found: str | None) -> None:
-        if found is None:
-            self.set_meta(format=str(FORMAT))
-        elif found in UPGRADED:
-            logger.warning("bringing the payload in %s from format %s to %d", self.path, found, FORMAT)
-            with self._write() as writer:
-                writer.upgrade()
+    def _upgrade(self, found: str) -> None:
+        logger.warning("bringing the payload in %s from format %s to %d", self.path, found, FORMAT)
+        with self._write() as writer:
+            writer.upgrade()
+
+    def _of_our_format(self, snapshot: Snapshot) -> Snapshot:
+        """A newer version may have upgraded the payload while this process has it open."""
+        if self._format is not None and (found := snapshot.meta("format")) != self._format:
+            raise StoreError(
+                f"the payload in {self.path} was brought to format {found} by another process, this version reads "
+                f"{self._format}: update m3retriever here too, and open the index again"
+            )
+        return snapshot
 
 
 class Writer(Snapshot):
@@ -348,14 +361,14 @@ _shared: dict[tuple[int, Path], tuple[Payload, int]] = {}  # LMDB refuses to ope
 _sharing = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
 
-def open_payload(path: Path, *, upgrade: bool = True) -> Payload:
+def open_payload(path: Path, *, upgrading: AbstractContextManager[None] | None = None) -> Payload:
     """The payload in a folder; the same object for every user in this process. Give it back with `release_payload`.
 
-    StoreError for one of an earlier format that is not to be upgraded.
+    One of an earlier format is upgraded inside `upgrading`, which holds the right to write; StoreError without it.
     """
     key = os.getpid(), path.resolve()
     with _sharing:
-        payload, users = _shared.get(key) or (Payload(path, upgrade=upgrade), 0)
+        payload, users = _shared.get(key) or (Payload(path, upgrading), 0)
         _shared[key] = payload, users + 1
         return payload
 
