@@ -89,15 +89,13 @@ def test_the_best_are_found_with_the_bits_of_a_plain_sum(seed, depth, segments, 
             total[places + segment * SEGMENT] += values.astype(np.float64) * weights[-1]
     expected = total.astype(np.float32)
     counted = np.flatnonzero((expected > 0) & (allowed if filtered else True))
-    allowed_as_given = (
-        allowed if allowed is None else np.concatenate([allowed, np.ones(5, bool)])[: slots + 5 - 8 * (depth % 2)]
-    )
-    if filtered and len(allowed_as_given) < slots:
-        counted = counted[counted < len(allowed_as_given)]
-    got = found(lists, owners, weights, depth, slots=slots, allowed=allowed_as_given)
+    if filtered:  # a mask may be longer than there are slots, or shorter: what is beyond it does not count
+        allowed = np.concatenate([allowed, np.ones(5, bool)])[: slots + 5 - 8 * (depth % 2)]
+        counted = counted[counted < len(allowed)]
+    got = found(lists, owners, weights, depth, slots=slots, allowed=allowed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "LIBRARY", None)
-        everything = found(lists, owners, weights, depth, slots=slots, allowed=allowed_as_given)
+        everything = found(lists, owners, weights, depth, slots=slots, allowed=allowed)
     assert everything == {slot: float(expected[slot]) for slot in counted.tolist()}
     border = np.sort(expected[counted])[-depth] if len(counted) > depth else 0
     assert set(got) >= {slot for slot in counted.tolist() if expected[slot] >= border}

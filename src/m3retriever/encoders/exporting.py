@@ -138,7 +138,7 @@ def _export(
         bar.update()
         try:
             found: object = _compared(reference, tokenizing, folder, sample)
-        except Exception as error:  # the export is whole: that it could not be compared is no reason to refuse it
+        except (RuntimeError, MemoryError, OSError, ModelLoadError) as error:  # the export itself is whole
             found = f"not compared with fp32, {type(error).__name__}: {error}"
             logger.warning("%s: %s", folder, found)
         bar.set_description(f"exported to {folder.parent}: {found}")
