@@ -21,7 +21,7 @@ check: $(VENV)/dev.stamp  ## Style and types only.
 fix: $(VENV)/dev.stamp  ## Format and mend what can be mended.
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: $(VENV)/dev.stamp  ## Ratios against FlagEmbedding, measured in one run.
+bench: $(VENV)/dev.stamp $(VENV)/bench.stamp  ## Ratios against other ways to do the same, and growth; writes docs/benchmarks.md.
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 pictures: $(VENV)/dev.stamp browser  ## Take the README's pictures of the inspector anew.

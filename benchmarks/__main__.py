@@ -1,97 +1,100 @@
-"""Encoding and MaxSim against FlagEmbedding, in interleaved runs on this machine.
+"""The benchmarks: ratios against other ways to do the same work, and how a store grows.
 
-Prints ratios (FlagEmbedding's time over ours; above 1 is faster), n and the machine. Absolute times on a
-shared machine mean little; ratios within one run do. Needs the extras of `make test`.
+    python -m benchmarks [--quick] [--only encoding,kernels,search,ingest,growth] [--growth 1000,10000] [--out docs]
+
+Prints every row as it is measured. A full run writes benchmarks.json, benchmarks.md and their pictures into --out (docs); a
+quick one only where --out is given.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import statistics
-import tempfile
-import time
+import argparse
+import datetime
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from tests.checkpoints import mini_as_folder
+from benchmarks import growth, ingest, kernels, machine, mini_encoding, page, search
+from benchmarks.kept import Group, Kept
+from benchmarks.measuring import Ratio, Row
+from benchmarks.sizes import FULL, QUICK, Size
 
-from m3retriever import BGEM3Encoder
-from m3retriever.demo.corpus import standard_library_documents
-from m3retriever.kernels import maxsim_int8, quantize
-from m3retriever.vectors import offsets
-
-ROUNDS = 7
-DIM, QUERY_TOKENS, DOCUMENT_TOKENS, CANDIDATES = 1024, 32, 120, 400
+ENCODING_ROUNDS = 5  # or more, of `encoding.py`
+WANTED = {"openvino int8, a query": 9.0, "openvino int8, 12 documents": 8.0}  # times FlagEmbedding's speed: the targets
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def ratio(theirs: Callable[[], object], ours: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, float]:
-    """Minimum, median and maximum of their time over ours, run in turn so that both meet the same noise."""
-    ratios = []
-    theirs(), ours()
-    for _ in range(rounds):
-        start = time.perf_counter()
-        theirs()
-        middle = time.perf_counter()
-        ours()
-        ratios.append((middle - start) / (time.perf_counter() - middle))
-    return min(ratios), statistics.median(ratios), max(ratios)
+def encoding(size: Size) -> Iterator[Row]:
+    """BGE-M3's shape with random weights, then a real model."""
+    if size.real_encoding:
+        from benchmarks.encoding import rows
+
+        note = "BGE-M3's shape, random weights" + (", 4 of 24 layers" if size is not FULL else "")
+        for what, ratio in rows(quick=size is not FULL):
+            wanted = next((times for name, times in WANTED.items() if size is FULL and what.startswith(name)), None)
+            yield Row("encoding", what, "FlagEmbedding encode", ENCODING_ROUNDS, Ratio(*ratio), at_least=wanted, note=note)
+    yield from mini_encoding.rows(size)
 
 
-def encoding(folder: Path) -> list[tuple[str, tuple[float, float, float]]]:
-    """The same checkpoint (MiniLM in BGE-M3's layout, fp32), all three modes, through both."""
-    from FlagEmbedding import BGEM3FlagModel
-
-    flag = BGEM3FlagModel(str(folder), use_fp16=False, devices="cpu", pooling_method="mean")
-    encoder = BGEM3Encoder(folder, pooling="mean", precision="fp32", max_length=256)
-    documents = [document.text for document in standard_library_documents()[:200:4]]
-
-    def theirs(texts: Sequence[str]) -> object:
-        return flag.encode(list(texts), max_length=256, return_dense=True, return_sparse=True, return_colbert_vecs=True)
-
-    query = ["join two folder names into one path"]
-    return [
-        ("encode one query", ratio(lambda: theirs(query), lambda: encoder.encode_queries(query), 21)),
-        (
-            f"encode {len(documents)} documents",
-            ratio(lambda: theirs(documents), lambda: encoder.encode_documents(documents), 3),
-        ),
-    ]
+GROUPS: dict[str, Callable[[Size], Iterator[Row]]] = {
+    "encoding": encoding,
+    "kernels": kernels.rows,
+    "search": search.rows,
+    "ingest": ingest.rows,
+}
 
 
-def maxsim() -> tuple[str, tuple[float, float, float]]:
-    """FlagEmbedding's `colbert_score` per document in fp32, against int8 codes with a scale per token."""
-    from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is asked for, print it, and keep it."""
+    options = _parser().parse_args(arguments)
+    warnings.simplefilter("ignore")  # of the peers and what they import
+    size = QUICK if options.quick else FULL
+    out = options.out or (None if options.quick else DOCS)
+    date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
+    words = "; ".join(filter(None, [machine.described(), machine.measured(), machine.busy()]))
+    print(f"{words}\n")
+    for name in [name for name in GROUPS if name in options.only]:
+        rows = list(_printed(GROUPS[name](size)))
+        _keep(out, lambda kept, name=name, rows=rows: kept.with_group(name, Group(date, words, rows)))
+    for documents in options.growth if "growth" in options.only else ():
+        found = growth.grown(documents, date=date, machine=words, dim=size.dim)
+        print(f"growth: {found.to_dict()}", flush=True)
+        _keep(out, lambda kept, found=found: kept.with_growth(found))
+    if out is not None:
+        page.write(Kept.read(out), out)
 
-    random = np.random.default_rng(0)
 
-    def units(count: int) -> np.ndarray:
-        vectors = random.standard_normal((count, DIM), dtype=np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-    query, documents = units(QUERY_TOKENS), [units(DOCUMENT_TOKENS) for _ in range(CANDIDATES)]
-    codes, scales = quantize(np.concatenate(documents))
-    bounds = offsets([DOCUMENT_TOKENS] * CANDIDATES)
-    found = ratio(
-        lambda: [M3Embedder.colbert_score(None, query, document) for document in documents],
-        lambda: maxsim_int8(query, codes, scales, bounds),
-    )
-    return f"MaxSim, {CANDIDATES} x {DOCUMENT_TOKENS} tokens, d={DIM}", found
+def _keep(out: Path | None, change: Callable[[Kept], Kept]) -> None:
+    """At once, so that a run that is stopped has kept what it measured."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        change(Kept.read(out)).write(out)
 
 
-def main() -> None:
-    """Run everything and print the table."""
-    warnings.simplefilter("ignore")  # of FlagEmbedding and what it imports
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
-          f"{torch.get_num_threads()} threads, Python {platform.python_version()}")  # fmt: skip
-    print(f"FlagEmbedding's time / ours, minimum median maximum of interleaved rounds\n{'':<44}   min  median   max")
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [*encoding(mini_as_folder(Path(folder) / "model")), maxsim()]
-    for name, (low, middle, high) in rows:
-        print(f"{name:<44} {low:5.1f}  {middle:5.1f}  {high:5.1f}")
+def _printed(rows: Iterator[Row]) -> Iterator[Row]:
+    for row in rows:
+        print(page.as_text([row]), flush=True)
+        yield row
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller, and nothing is written without --out")
+    parser.add_argument("--only", type=_names, default=[*GROUPS, "growth"], help="groups, separated by commas")
+    parser.add_argument("--growth", type=_numbers, default=growth.DEFAULT, help="numbers of documents, separated by commas")
+    parser.add_argument("--out", type=Path, help="the folder that is written to; default: docs")
+    return parser
+
+
+def _names(given: str) -> list[str]:
+    names = given.split(",")
+    if unknown := set(names) - {*GROUPS, "growth"}:
+        raise argparse.ArgumentTypeError(f"groups are {', '.join(GROUPS)} and growth; got {', '.join(sorted(unknown))}")
+    return names
+
+
+def _numbers(given: str) -> list[int]:
+    return [int(one.replace("_", "")) for one in given.split(",")]
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def test_both_run_equally_often_in_turn_and_who_begins_changes():
 
 def test_a_sample_s_time_is_extrapolated(monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 11.0])  # theirs takes 2, ours 1
+    monkeypatch.setattr("benchmarks.measuring._rest", lambda: None)
     monkeypatch.setattr("benchmarks.measuring.time.perf_counter", lambda: next(clock))
     assert interleaved(lambda _: None, lambda _: None, 1, factor=50).ratio == Ratio(100, 100, 100)
 

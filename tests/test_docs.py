@@ -32,6 +32,15 @@ def test_a_page_s_code_runs_from_top_to_bottom(tmp_path, name):
     assert name == "llama-index" or "[1]" in answer
 
 
+@pytest.mark.model
+def test_the_page_on_speed_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code("speed")], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.stdout.split() == ["int8"], done.stderr
+    [command] = commands(DOCS / "speed.md", "How near int8", model="mini")
+    assert "MaxSim tau" in run(command, tmp_path)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_shows_every_public_class(name):
     public = {one for one in PAGES[name].__all__ if isinstance(getattr(PAGES[name], one), type)}
@@ -43,10 +52,10 @@ COLOURS, ANIMALS = ["red", "blue", "green", "grey"], ["fox", "whale", "crow"]
 NAMES = [f"{colour} {animal}" for colour in COLOURS for animal in ANIMALS]
 
 
-def commands(page, heading):
-    """The commands of a page's first block below a heading, run with the model that needs no time."""
+def commands(page, heading, model="hashing"):
+    """The commands of a page's first block below a heading, by default with the model that needs no time."""
     text = page.read_text(encoding="utf-8").split(heading, 1)[1]
-    lines = re.findall(r"```bash\n(.*?)```", text, re.S)[0].replace("--model mini", "--model hashing").splitlines()
+    lines = re.findall(r"```bash\n(.*?)```", text, re.S)[0].replace("--model mini", f"--model {model}").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -58,6 +67,7 @@ def run(command, folder):
     program = str(Path(sys.executable).with_name(command[0]))
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, cwd=folder, timeout=300)
     assert done.returncode == 0, (command, done.stderr)
+    return done.stdout
 
 
 def test_the_way_from_index_to_profile_is_as_the_page_says(tmp_path):
