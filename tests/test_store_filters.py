@@ -13,6 +13,7 @@ from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, M3Vector
 from m3retriever.filters import predicate
 from m3retriever.stores import agreement, allowed
 from m3retriever.stores.allowed import Allowed
+from m3retriever.stores.candidates import best
 from m3retriever.stores.legs import exact_dense_leg, hnsw_dense_leg
 
 ENCODER = HashingEncoder(16)
@@ -314,3 +315,19 @@ def test_what_hnsw_brings_in_beyond_what_is_allowed_does_not_count(store):
         assert found(live, 20, names) == exactly, "too few came: all are scanned"
         assert set(found(few, 3, exactly)) <= set(snapshot.ids(few.slots()))
         assert sorted(found(few, 50, exactly)) == sorted(snapshot.ids(few.slots()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=st.lists(st.sampled_from([0.5, 0.25, 0.75, 1.0, -1.0]), max_size=30), depth=st.integers(1, 35))
+def test_the_best_are_those_of_a_plain_sort_with_ties_by_id(values, depth):
+    names = [f"n{(7 * place) % 31:02}" for place in range(len(values))]
+    asked: list[int] = []
+
+    def ids(rows):
+        asked.extend(rows.tolist())
+        return [names[row - 100] for row in rows.tolist()]
+
+    rows = 100 + np.arange(len(values))
+    expected = sorted(range(len(values)), key=lambda place: (-values[place], names[place]))[:depth]
+    assert best(np.array(values, np.float32), rows, depth, ids).tolist() == [100 + place for place in expected]
+    assert all(values.count(values[row - 100]) > 1 for row in asked), "only ids that decide are looked up"

@@ -13,15 +13,19 @@ from m3retriever.vectors import FloatArray, IntArray
 def best(values: FloatArray, rows: IntArray, depth: int, ids: Callable[[IntArray], Sequence[str]]) -> IntArray:
     """The `depth` rows of highest value, best first, ties by id.
 
-    `values` (m,) belong to `rows` (m,); `ids` gives the ids of rows and is asked only for those that
-    can be among the best.
+    `values` (m,) belong to `rows` (m,); `ids` gives the ids of rows and is asked only for those that tie.
     """
     if len(rows) > depth:
         border = np.partition(values, len(values) - depth)[len(values) - depth]
         values, rows = values[values >= border], rows[values >= border]
-    names = ids(rows)
-    chosen = sorted(range(len(rows)), key=lambda place: (-values[place], names[place]))[:depth]
-    return rows[np.array(chosen, np.int64)]
+    order = np.argsort(-values, kind="stable")
+    values, rows = values[order], rows[order]
+    same = values[1:] == values[:-1]
+    tied = np.flatnonzero(np.r_[False, same] | np.r_[same, False])
+    if len(tied):
+        names = dict(zip(tied.tolist(), ids(rows[tied]), strict=True))
+        rows = rows[sorted(range(len(rows)), key=lambda place: (-values[place], names.get(place, "")))]
+    return rows[:depth]
 
 
 def union(dense: IntArray, sparse: IntArray) -> tuple[IntArray, tuple[frozenset[Mode], ...]]:

@@ -205,13 +205,11 @@ class Snapshot:
 
     def dense(self, slots: IntArray) -> FloatArray:
         """Dense vectors, (n, d)."""
-        rows = [self._dense_row(*divmod(slot, CHUNK)) for slot in slots.tolist()]
-        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
-
-    def _dense_row(self, chunk: int, row: int) -> FloatArray:
-        value = self._value("dense", chunk)
-        dim = len(value) // (4 * CHUNK)
-        return np.frombuffer(value, "<f4", dim, 4 * dim * row)
+        wanted = [divmod(slot, CHUNK) for slot in slots.tolist()]
+        if not wanted:
+            return np.empty((0, 0), np.float32)
+        chunks = {chunk: self._chunk(chunk) for chunk in {chunk for chunk, _ in wanted}}
+        return np.stack([chunks[chunk][row] for chunk, row in wanted])
 
     def dense_products(self, query: FloatArray, slots: IntArray) -> FloatArray:
         """Inner products of a query (d,) with the dense vectors of ascending slots, to float32's rounding: (m,)."""
