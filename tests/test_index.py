@@ -501,7 +501,7 @@ def test_long_texts_are_stored_in_smaller_batches():
 
     encoder.encode_documents = noted
     index.add(
-        [Document(str(row), f"{row} " + "x" * 150_000) for row in range(5)] + [Document(f"s{row}", "y") for row in range(300)]
+        [Document(str(row), f"{row} " + "x" * 80_000) for row in range(5)] + [Document(f"s{row}", "y") for row in range(300)]
     )
     assert calls[:2] == [2, 2]
     assert sum(calls) == 305
