@@ -92,4 +92,4 @@ def _properties(int8: bool) -> dict[str, Any]:
 def _threads() -> int:
     """What OMP_NUM_THREADS says (its first number); 0, which is all cores, where it says nothing."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdigit() else 0
+    return int(first) if first.isdecimal() else 0
