@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -10,6 +11,7 @@ import typer
 
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
+    QUERY_LOG_KEY,
     BackendOption,
     CollectionOption,
     ExactOption,
@@ -25,7 +27,7 @@ from m3retriever.cli.options import (
     names_of,
 )
 from m3retriever.cli.terminal import print_json, progress, say, show
-from m3retriever.errors import InvalidArgumentError
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
 
 if TYPE_CHECKING:
     from m3retriever.evaluation import Evaluation
@@ -39,6 +41,7 @@ def evaluate(
     golden: GoldenOption = None,
     measures: Annotated[str, typer.Option(help="Names by comma.")] = "nDCG@10,R@10,R@100,RR@10",
     exact: ExactOption = False,
+    log: Annotated[Optional[Path], typer.Option(help="Measure what this query log says was answered in --mode.")] = None,  # noqa: UP045
     run_out: Annotated[Optional[Path], typer.Option(help="Write the run of --mode in TREC's form.")] = None,  # noqa: UP045
     mode: ModeOption = "hybrid",
     profile: ProfileOption = None,
@@ -54,13 +57,17 @@ def evaluate(
     from m3retriever import evaluation, report
     from m3retriever.exactness import exactness
     from m3retriever.io import write_run
+    from m3retriever.passages import parents_of
 
     with open_index(
         path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
     ) as opened:
         texts, judged = read_judged(opened, queries, qrels, golden)
-        with progress("evaluating", total=len(evaluation.answerable(judged))) as advance:
-            found = evaluation.evaluate(opened, texts, judged, names_of(measures), on_step=advance)
+        if log is not None:
+            found = evaluated_log(log, mode, texts, evaluation.by_owner(judged, parents_of(opened)), names_of(measures))
+        else:
+            with progress("evaluating", total=len(evaluation.answerable(judged))) as advance:
+                found = evaluation.evaluate(opened, texts, judged, names_of(measures), on_step=advance)
         with progress("comparing with exact scores"):
             lost = exactness(opened, {query: texts[query] for query in found.queries}) if exact else None
     if run_out is not None:
@@ -76,9 +83,13 @@ def evaluate(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A run in TREC's form, such as evaluate --run-out writes.")],
-    second: Annotated[Path, typer.Argument(help="The run to compare with it.")],
-    qrels: Annotated[Path, typer.Option(help="Judgements, BEIR's or TREC's.")],
+    first: Annotated[Path, typer.Argument(help="A run in TREC's form, as evaluate --run-out writes, or a query log (.jsonl).")],
+    second: Annotated[Path, typer.Argument(help="The run or log to compare with it.")],
+    qrels: QrelsOption = None,
+    queries: QueriesOption = None,
+    golden: GoldenOption = None,
+    path: Annotated[Optional[Path], typer.Option(help="Folder of the index, for --golden.")] = None,  # noqa: UP045
+    mode: Annotated[Optional[str], typer.Option(help="Of logs only what was asked in this mode.")] = None,  # noqa: UP045
     measure: Annotated[str, typer.Option(help="Its name.")] = "nDCG@10",
     as_json: JsonOption = False,
 ) -> None:
@@ -86,9 +97,14 @@ def compare(
     from dataclasses import asdict
 
     from m3retriever import evaluation
-    from m3retriever.io import read_qrels, read_run
+    from m3retriever.io import read_run
 
-    found = evaluation.compare(read_run(first), read_run(second), read_qrels(qrels), measure)
+    texts, judged = judged_without_index(queries, qrels, golden, path, logs=is_log(first) or is_log(second))
+    runs: list[evaluation.Run] = []
+    for given in (first, second):
+        runs.append(logged_run(given, texts, judged, mode) if is_log(given) else read_run(given))
+        judged = {query: grades for query, grades in judged.items() if query in runs[-1] or not is_log(given)}
+    found = evaluation.compare(runs[0], runs[1], judged, measure)
     content = {"measure": measure, **asdict(found), "difference": found.difference}
     text = (
         f"{measure} over {found.queries} questions: {found.first:.4f} and {found.second:.4f}, {found.difference:+.4f}\n"
@@ -111,6 +127,59 @@ def read_judged(
         say_lacking(index, judged)
         return read_queries(queries), judged
     raise InvalidArgumentError("give --queries and --qrels, or --golden")
+
+
+def judged_without_index(
+    queries: Path | None, qrels: Path | None, golden: Path | None, path: Path | None, *, logs: bool
+) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, int]]]:
+    """Questions, which only logs need, and judgements; of a golden file with the index that finds its answers."""
+    from m3retriever.io import read_qrels, read_queries
+
+    if golden is not None and path is not None and queries is None and qrels is None:
+        with open_index(path) as opened:
+            return read_judged(opened, None, None, golden)
+    if golden is None and qrels is not None and (queries is not None or not logs):
+        return {} if queries is None else read_queries(queries), read_qrels(qrels)
+    raise InvalidArgumentError("give --qrels, with --queries where a query log is compared, or --golden and --path")
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file is a query log by its name, the older one of a log included."""
+    return ".jsonl" in path.suffixes
+
+
+def logged_run(
+    path: Path, texts: Mapping[str, str], judged: Mapping[str, Mapping[str, int]], mode: str | None
+) -> dict[str, dict[str, float]]:
+    """What a log says was answered to the judged questions; those that were not asked are left out, and counted."""
+    from m3retriever.evaluation import answerable
+    from m3retriever.observing import read_query_log, run_of_log
+    from m3retriever.observing.reading import is_hashed
+
+    broken: list[InvalidDocumentError] = []
+    logged = read_query_log(path, on_bad=broken.append)
+    if broken:
+        say(f"warning: {broken[0]}" + (f" (and {len(broken) - 1} lines more)" if broken[1:] else ""))
+    wanted = {query: texts[query] for query in answerable(judged) if query in texts}
+    run = run_of_log(logged, wanted, mode=mode, key=os.environ.get(QUERY_LOG_KEY, ""))
+    asked = "asked" if mode is None else f"asked in mode {mode}"
+    if not run:
+        hint = f"; its queries are hashed: is {QUERY_LOG_KEY} the key it was written with?" if is_hashed(logged) else ""
+        raise InvalidArgumentError(f"none of the {len(wanted)} judged questions was {asked} in {path}{hint}")
+    if len(run) < len(wanted):
+        say(f"{len(run)} of {len(wanted)} judged questions were {asked} in {path}: the others are left out")
+    return run
+
+
+def evaluated_log(
+    path: Path, mode: str, texts: Mapping[str, str], judged: Mapping[str, Mapping[str, int]], measures: list[str]
+) -> Evaluation:
+    """How good the answers in a log were, on the judged questions that were asked."""
+    from m3retriever.evaluation import Evaluation, evaluate_run
+
+    run = logged_run(path, texts, judged, mode)
+    asked = {query: grades for query, grades in judged.items() if query in run}
+    return Evaluation(tuple(asked), {mode: evaluate_run(run, asked, measures)}, {mode: run})
 
 
 def say_lacking(index: M3Index, judged: Mapping[str, Mapping[str, int]]) -> None:

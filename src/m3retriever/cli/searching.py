@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from m3retriever.cli.opening import open_index
 from m3retriever.cli.options import (
+    QUERY_LOG_KEY,
     BackendOption,
     CollectionOption,
     JsonOption,
@@ -26,8 +29,16 @@ from m3retriever.cli.options import (
 from m3retriever.cli.terminal import print_json, show
 
 if TYPE_CHECKING:
+    from m3retriever.observing import QueryLog
     from m3retriever.passages import DocumentHit
 
+QueryLogOption = Annotated[
+    Optional[Path],  # noqa: UP045  # typer reads it at run time
+    typer.Option(envvar="M3RETRIEVER_QUERY_LOG", help="Append the query and what was answered to this file (JSONL)."),
+]
+RedactOption = Annotated[
+    str, typer.Option(envvar="M3RETRIEVER_QUERY_LOG_REDACT", help="none, or hash: keep digests of queries in the log.")
+]
 SNIPPET = 60  # characters of a passage
 
 
@@ -45,6 +56,8 @@ def search(
     model_precision: PrecisionOption = None,
     backend: BackendOption = None,
     collection: CollectionOption = None,
+    query_log: QueryLogOption = None,
+    redact: RedactOption = "none",
     by_document: Annotated[bool, typer.Option("--by-document", help="One hit a document, for its best passage.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,9 +65,11 @@ def search(
     from m3retriever import report
 
     settings = search_settings(mode, weights, threshold, where=where, where_document=where_document)
+    log = query_log_of(query_log, redact)
     with open_index(
         path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
     ) as opened:
+        opened.query_log = log
         if by_document:
             used = report.used_weights(mode, settings["weights"] or opened.profile.weights)
             found = opened.search_documents(query, k, **settings)
@@ -97,6 +112,15 @@ def explain(
             print_json(report.explanation_json(explanation))
         else:
             report.print_explanation(explanation)
+
+
+def query_log_of(path: Path | None, redact: str) -> QueryLog | None:
+    """The log that the options name; digests are made with the key in M3RETRIEVER_QUERY_LOG_KEY."""
+    from m3retriever.observing import QueryLog
+
+    if path is None:
+        return None
+    return QueryLog(path, redact=redact, key=os.environ.get(QUERY_LOG_KEY, ""))  # type: ignore[arg-type]  # it checks
 
 
 def _documents_json(query: str, mode: str, weights: dict[str, float], found: Sequence[DocumentHit]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from m3retriever.encoders.engine import Engine
 from m3retriever.encoders.tokenizing import Tokenizing
 from m3retriever.errors import DeviceMemoryError, InvalidArgumentError, TruncationWarning
+from m3retriever.observing.counters import count
 from m3retriever.types import Mode, Token
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
@@ -94,6 +95,7 @@ class EncodingLoop:
         if cut:
             with self._lock:
                 self.truncated += cut
+            count("truncations", cut)
             warnings.warn(
                 f"{cut} of {len(ids)} texts are longer than {self.max_length} tokens; what comes after was not "
                 "encoded: split them into passages",

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from m3retriever.observing.counters import count
 from m3retriever.types import Token
 from m3retriever.vectors import M3Vectors
 
@@ -58,7 +59,9 @@ class LoopedEncoder:
         """
         if isinstance(texts, str) or len(texts) != 1 or not isinstance(texts[0], str):
             return self._loop.encode(texts)
-        if (known := self._cached(texts[0])) is not None:
+        known = self._cached(texts[0])
+        count("query_cache_misses" if known is None else "query_cache_hits")
+        if known is not None:
             return known
         warned = self._loop.truncated, self._loop.unknown
         vectors = self._loop.encode(texts)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from m3retriever.errors import InvalidArgumentError
+from m3retriever.observing.spans import span
 from m3retriever.scoring import dense_score
 from m3retriever.stores.allowed import Allowed
 from m3retriever.stores.legs import exact_dense_leg, hnsw_dense_leg
@@ -29,6 +30,7 @@ DenseSearch = Literal["auto", "exact", "hnsw"]
 Nearest = Callable[[FloatArray, int], list[str]]
 
 EXACT_VALUES = 1 << 25  # values whose codes a scan reads in about as long as HNSW takes: 32k documents at d = 1024
+MORE = 5  # documents that HNSW is asked for beyond what is needed, at least
 LEAST_RECALL = 0.99
 RECALL_AT = 100
 RECALL_SAMPLE = 20  # documents whose vectors are the queries
@@ -57,6 +59,14 @@ class DenseLeg:
 
         `nearest` asks HNSW for a number of ids, None where its index is behind; `ef_search` is its candidate list.
         """
+        with span("dense", depth=depth, allowed=len(allowed)) as leg:
+            slots = self._search(snapshot, vector, allowed, depth, nearest, ef_search)
+            leg.set(candidates=len(slots))
+        return slots
+
+    def _search(
+        self, snapshot: Snapshot, vector: FloatArray, allowed: Allowed, depth: int, nearest: Nearest | None, ef_search: int
+    ) -> IntArray:
         enough = math.ceil(depth * len(snapshot) / max(1, len(allowed)))
         if nearest is None or self._how == "exact" or 2 * enough > ef_search:
             return exact_dense_leg(snapshot, vector, allowed, depth)
@@ -64,7 +74,7 @@ class DenseLeg:
             small = len(allowed) * len(vector) <= EXACT_VALUES or ef_search < 2 * RECALL_AT
             if small or self.recall(snapshot, nearest) < LEAST_RECALL:
                 return exact_dense_leg(snapshot, vector, allowed, depth)
-        found = nearest(vector, enough + enough // 2)  # some more, so that ties are decided by id
+        found = nearest(vector, enough + max(enough // 2, MORE))  # some more, so that ties are decided by id
         return hnsw_dense_leg(snapshot, vector, allowed, depth, found)
 
     def recall(self, snapshot: Snapshot, nearest: Nearest) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3retriever.observing.spans import span
 from m3retriever.scoring import dense_score, sparse_scores
 from m3retriever.stores.candidates import best
 from m3retriever.stores.snapshot import sparse_columns
@@ -22,8 +23,11 @@ SCAN_ERROR = 1e-5  # bound on float32's rounding in a dense scan, relative to th
 
 def sparse_leg(snapshot: Snapshot, query: M3Vectors, allowed: Allowed, depth: int) -> IntArray:
     """The best of the allowed slots by sparse score, of those that share a token with the query."""
-    slots, scores = snapshot.best_sparse(query, depth, None if allowed.everything else allowed.mask)
-    return best(scores, slots, depth, snapshot.ids)
+    with span("sparse", depth=depth, allowed=len(allowed)) as leg:
+        slots, scores = snapshot.best_sparse(query, depth, None if allowed.everything else allowed.mask)
+        slots = best(scores, slots, depth, snapshot.ids)
+        leg.set(candidates=len(slots))
+    return slots
 
 
 def exact_dense_leg(snapshot: Snapshot, vector: FloatArray, allowed: Allowed, depth: int) -> IntArray:
@@ -33,13 +37,18 @@ def exact_dense_leg(snapshot: Snapshot, vector: FloatArray, allowed: Allowed, de
 
 
 def hnsw_dense_leg(snapshot: Snapshot, vector: FloatArray, allowed: Allowed, depth: int, found: Sequence[str]) -> IntArray:
-    """The best of the ids that HNSW found, which are nearly the best of all; from a scan where it found too few."""
+    """The best of the ids that HNSW found, which are nearly the best of all; from a scan where it found too few, or where
+    what it left out may score as the last of them does: among equals the id decides, not what else is in the index."""
     slots = snapshot.slots(found)
     near = np.unique(slots[slots >= 0])
-    near = near[allowed.mask[near]]
-    if len(near) < min(depth, len(allowed)):
+    scores, passing = dense_score(vector, snapshot.dense(near)), allowed.mask[near]
+    enough = min(depth, len(allowed))
+    if passing.sum() < enough:
         return exact_dense_leg(snapshot, vector, allowed, depth)
-    return best(dense_score(vector, snapshot.dense(near)), near, depth, snapshot.ids)
+    last = np.sort(scores[passing])[-enough]
+    if len(near) < len(snapshot) and scores.min() + SCAN_ERROR * float(np.linalg.norm(vector)) >= last:
+        return exact_dense_leg(snapshot, vector, allowed, depth)
+    return best(scores[passing], near[passing], depth, snapshot.ids)
 
 
 def _nearest(snapshot: Snapshot, vector: FloatArray, slots: IntArray, depth: int) -> IntArray:
@@ -64,9 +73,10 @@ def _border(values: FloatArray, depth: int) -> np.float32:
 def scores_in_every_mode(snapshot: Snapshot, query: M3Vectors, slots: IntArray) -> FloatArray:
     """(n, 3) float32, in the order of MODES."""
     values = np.zeros((len(slots), 3), np.float32)
-    if len(slots):
-        values[:, 0] = dense_score(query.dense[0], snapshot.dense(slots))
-        blobs = snapshot.blobs(slots)
-        values[:, 1] = sparse_scores(query, *sparse_columns(blobs))
-        values[:, 2] = snapshot.maxsim(query, blobs)
+    with span("score", candidates=len(slots)):
+        if len(slots):
+            values[:, 0] = dense_score(query.dense[0], snapshot.dense(slots))
+            blobs = snapshot.blobs(slots)
+            values[:, 1] = sparse_scores(query, *sparse_columns(blobs))
+            values[:, 2] = snapshot.maxsim(query, blobs)
     return values
