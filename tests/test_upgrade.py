@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, StoreError, StoreLockedError
-from m3retriever.stores import payload
+from m3retriever.stores import payload, upgrade
+from m3retriever.stores.writer import Writer
 
 INDEXES = Path(__file__).with_name("indexes")
 FORMATS = sorted(int(path.name.split("-")[1].split(".")[0]) for path in INDEXES.glob("format-*.tar.xz"))
@@ -31,7 +32,7 @@ def opened(folder: Path, **settings) -> M3Index:
 
 def test_there_is_an_index_of_each_format():
     assert FORMATS[0] == 1
-    assert set(payload.UPGRADED) <= {str(number) for number in FORMATS}
+    assert set(upgrade.UPGRADED) <= {str(number) for number in FORMATS}
 
 
 def test_it_scores_as_the_version_that_wrote_it(folder):
@@ -53,7 +54,7 @@ def test_it_can_be_changed_and_is_brought_up_to_date_once(folder, caplog):
         assert index.search("owl", 1)[0].document.id == "new"
         assert {hit.document.id for hit in index.search("kite", 1)} == {"d0"}
         with index.store._payload.read() as snapshot:
-            assert snapshot.meta("format") == str(payload.FORMAT)
+            assert snapshot.format() == str(payload.FORMAT)
     caplog.clear()
     with opened(folder) as index:
         assert len(index) == 7
@@ -74,7 +75,7 @@ def test_one_that_is_brought_up_to_date_and_killed_meanwhile_is_as_it_was(folder
 
     copy = folder.with_name("copy")
     shutil.copytree(folder, copy)
-    monkeypatch.setattr(payload.Writer, "_put_codes", killed)
+    monkeypatch.setattr(Writer, "_put_codes", killed)
     with pytest.raises(KeyboardInterrupt):
         ChromaStore(folder)
     monkeypatch.undo()
@@ -104,10 +105,10 @@ def test_who_has_it_open_when_it_is_brought_to_a_newer_format_is_told(tmp_path):
     with M3Index(HashingEncoder(16), ChromaStore(tmp_path)) as index:
         index.add([Document("a", "red fox")])
         code = (
-            "import sys\nfrom pathlib import Path\nfrom m3retriever.stores.payload import Payload\n"
-            "Payload(Path(sys.argv[1]), None).set_meta(format='3')"
+            "import lmdb, sys\nenvironment = lmdb.open(sys.argv[1], max_dbs=8)\nmeta = environment.open_db(b'meta')\n"
+            "with environment.begin(write=True) as writing:\n    writing.put(b'format', b'99', db=meta)"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "m3" / "m3retriever")], check=True)
         for act in (lambda: index.search("fox"), lambda: index.add([Document("b", "owl")])):
-            with pytest.raises(StoreError, match="brought to format 3 by another process"):
+            with pytest.raises(StoreError, match="brought to format 99 by another process"):
                 act()

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "errors": [
+        "DamagedIndexError",
         "DeviceMemoryError",
         "EncoderMismatchError",
         "InvalidArgumentError",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from m3retriever.encoders.hashing import HashingEncoder as HashingEncoder
     from m3retriever.encoders.mini import MiniEncoder as MiniEncoder
     from m3retriever.encoders.pooled import PooledEncoder as PooledEncoder
+    from m3retriever.errors import DamagedIndexError as DamagedIndexError
     from m3retriever.errors import DeviceMemoryError as DeviceMemoryError
     from m3retriever.errors import EncoderMismatchError as EncoderMismatchError
     from m3retriever.errors import InvalidArgumentError as InvalidArgumentError

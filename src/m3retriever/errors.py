@@ -8,6 +8,7 @@ M3RetrieverError
 ├── DeviceMemoryError (MemoryError)        one text is too long for the device's memory
 ├── StoreLockedError (OSError)             another process is writing to the same index
 ├── StoreError (OSError)                   an index on disk cannot be opened or written
+│   └── DamagedIndexError                  what it holds is not what was written: `verify` and `repair` it
 └── InvalidArgumentError (ValueError)      a number, a name or a combination that has no meaning
     ├── InvalidDocumentError               an id, text or metadata that cannot be stored
     ├── InvalidVectorsError                vectors of a wrong shape, or not finite
@@ -22,6 +23,19 @@ tokenizer knows too little of a text to judge it).
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+MOST_SHOWN = 200  # characters of a value in a message: enough to know it by, however long it is
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its `repr` on one line, cut where it is long. Never fails."""
+    long = isinstance(value, str | bytes) and len(value) > MOST_SHOWN
+    short = value[:MOST_SHOWN] if long else value  # type: ignore[index]  # a str or bytes
+    try:
+        text = " ".join(repr(short).splitlines())
+    except Exception:  # noqa: BLE001  # an int of 5,000 digits raises, and an object of the caller's may raise anything
+        return f"{type(value).__name__} that cannot be shown"
+    return text if short is value and len(text) <= 2 * MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 class M3RetrieverError(Exception):
@@ -40,8 +54,8 @@ class UnknownDocumentError(M3RetrieverError, KeyError):
 
     def __init__(self, ids: Sequence[str], asked: int) -> None:
         self.ids = list(ids)
-        shown = ", ".join(repr(id) for id in self.ids[:5]) + (", ..." if len(self.ids) > 5 else "")
-        super().__init__(f"not in the store: {shown} ({len(self.ids)} of {asked} asked for)")
+        named = ", ".join(shown(id) for id in self.ids[:3]) + (", ..." if len(self.ids) > 3 else "")
+        super().__init__(f"not in the store: {named} ({len(self.ids)} of {asked} asked for)")
 
     def __str__(self) -> str:  # KeyError would show the message's repr
         return str(self.args[0])
@@ -65,6 +79,10 @@ class StoreLockedError(M3RetrieverError, OSError):
 
 class StoreError(M3RetrieverError, OSError):
     """An index on disk cannot be opened, read or written."""
+
+
+class DamagedIndexError(StoreError):
+    """What an index holds is not what was written: a file was changed, or its disk fails."""
 
 
 class InvalidArgumentError(M3RetrieverError, ValueError):

@@ -34,6 +34,11 @@ COMMANDS = {  # the module of each, and its docstring's first sentence, so that 
     ),
     "report": ("reporting", "Write one HTML page: modes, weights, thresholds, reliability, worst questions."),
     "info": ("indexing", "Show what an index holds, without loading its model."),
+    "verify": ("health", "Read all of an index, and say whether it is what was written; exit code 1 where it is not."),
+    "repair": (
+        "health",
+        "Mend what `verify` finds: vectors are encoded again from the texts, the rest is taken from the whole copy.",
+    ),
     "doctor": ("around", "Check versions, device, models, memory and an index, and say what to do."),
     "inspect": ("around", "Open the inspector: why is a document recalled, or not?"),
     "demo": ("around", "Index Python's standard library docstrings, compare the modes, and serve the inspector."),
@@ -79,6 +84,7 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.showwarning = show_warning  # type: ignore[assignment]  # ours ignores the place in the code
     try:
+        _configure_logging()
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
         sys.exit(fail("interrupted; what was stored is kept", INTERRUPTED))
@@ -98,6 +104,14 @@ def main() -> None:
     if code == INTERRUPTED:
         fail("interrupted; what was stored is kept", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _configure_logging() -> None:
+    """JSON lines on stderr, of the level that M3RETRIEVER_LOG names; warnings as plain lines where it is not set."""
+    if level := os.environ.get("M3RETRIEVER_LOG"):
+        from m3retriever.observing.structured import configure_logging
+
+        configure_logging(level.lower())
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which slots pass a filter: asked of Chroma once per filter and revision."""
+"""Which slots pass a filter: asked of Chroma once per filter, and again when the index or Chroma's files have changed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from m3retriever.filters import ID, both, has_pattern, plain, predicate, reads_text
+from m3retriever.observing.counters import count
+from m3retriever.observing.spans import span
 from m3retriever.stores import agreement
 from m3retriever.stores.chroma_filter import Question, question
 from m3retriever.stores.connection import Connection
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from m3retriever.stores.snapshot import Snapshot
 
 FILTERS_KEPT = 64
+_Key: TypeAlias = tuple[str, int, tuple[int, ...] | None]  # the filter, the payload's revision, and Chroma's last change
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +51,31 @@ class AllowedSlots:
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
-        self._kept: dict[tuple[str, int], Allowed] = {}
+        self._kept: dict[_Key, Allowed] = {}
         self._guard = threading.Lock()
 
     def passing(self, where: Where | None, snapshot: Snapshot, connection: Connection) -> Allowed:
         """The live slots whose documents pass the filter."""
         where = None if where is None else plain(where)
-        key = repr(where), snapshot.revision
+        changed = None if where is None else connection.changed()  # before it is asked: what changes then is asked again
+        key = repr(where), snapshot.revision, changed
         with self._guard:
             kept = self._kept.get(key)
+        if where is not None:
+            count("filter_cache_misses" if kept is None else "filter_cache_hits")
         if kept is not None:
             return kept
         live = snapshot.live()
         if where is None:
             return self._keep(key, Allowed(live, everything=True))
-        found = Allowed(live & _mask(where, snapshot, connection, len(live)), everything=False)
+        with span("filter") as filtering:
+            found = Allowed(live & _mask(where, snapshot, connection, len(live)), everything=False)
+            filtering.set(allowed=len(found))
         with self._payload.read() as now:
             unchanged = snapshot.settled and now.settled and now.revision == snapshot.revision
-        return self._keep(key, found) if unchanged else found
+        return self._keep(key, found) if unchanged and changed is not None else found
 
-    def _keep(self, key: tuple[str, int], found: Allowed) -> Allowed:
+    def _keep(self, key: _Key, found: Allowed) -> Allowed:
         with self._guard:
             while len(self._kept) >= FILTERS_KEPT:
                 del self._kept[next(iter(self._kept))]

@@ -22,6 +22,7 @@ import numpy as np
 from m3retriever.checks import check_depth, check_documents, check_query, check_vectors, clean_metadata
 from m3retriever.errors import EncoderMismatchError, StoreError, StoreLockedError, UnknownDocumentError
 from m3retriever.filters import check_where
+from m3retriever.observing.spans import span
 from m3retriever.stores import agreement
 from m3retriever.stores.allowed import AllowedSlots
 from m3retriever.stores.candidates import union
@@ -29,7 +30,7 @@ from m3retriever.stores.connection import Connection, collection_name, collectio
 from m3retriever.stores.dense import RECORD, DenseLeg, DenseSearch, Nearest, check_dense_search
 from m3retriever.stores.legs import scores_in_every_mode, sparse_leg
 from m3retriever.stores.lock import WriterLock
-from m3retriever.stores.payload import Payload, open_payload, release_payload, text_hash
+from m3retriever.stores.payload import Payload, open_payload, release_payload
 from m3retriever.types import Document, ModeScores, Where
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
     from m3retriever.stores.snapshot import Pending, Snapshot
+    from m3retriever.stores.verify import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class ChromaStore:
         self._read_only = read_only
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
-        self._pid = os.getpid()
+        self._pid, self._in_step = os.getpid(), False
         self._held = threading.local()
         self._connection = Connection(collection, path=path, client=client, host=host, port=port, create=not read_only)
         folder, temporary = self._connection.payload_folder(payload)
@@ -133,7 +135,8 @@ class ChromaStore:
         """The documents, in this order; UnknownDocumentError names those that are not here."""
         with self._reading() as snapshot:
             _known(snapshot, ids)
-        held = agreement.documents(self._connection, ids)
+            held = agreement.documents(self._connection, ids)
+            agreement.compare(list(held.values()), snapshot, self._connection).refuse_damage(self._place)
         if missing := [id for id in ids if id not in held]:
             raise UnknownDocumentError(missing, asked=len(ids))
         return [held[id] for id in ids]
@@ -155,7 +158,9 @@ class ChromaStore:
     def missing(self) -> list[str]:
         """Ids whose vectors are not those of the text that Chroma holds: another client added or changed them."""
         self._check_open()
-        return agreement.missing(self._connection, self._payload)
+        found = agreement.differences(self._connection, self._payload)
+        found.refuse_damage(self._place)
+        return found.texts
 
     def settings(self) -> dict[str, str | None]:
         """The model's name, how to load it, and the dimension; None until a document is added."""
@@ -213,7 +218,7 @@ class ChromaStore:
                 staged = self._payload.stage_delete(page)
                 with self._settling(staged):
                     self._connection.delete(page)
-                self._publish(staged)
+                    self._publish(staged)
 
     def adopt(self, encode: Callable[[Sequence[str]], M3Vectors]) -> int:
         """Encode the documents that `missing` names, without touching their texts or metadata; how many.
@@ -234,6 +239,42 @@ class ChromaStore:
             return 0
         self.stop_writing()  # who opens an index to read it must not keep others from writing
         return len(ids)
+
+    def verify(self, *, on_step: Callable[[int], object] | None = None) -> Verdict:
+        """Read all of the index, and say what is not as it was written (`stores.verify`).
+
+        Holds the right to write meanwhile: StoreLockedError where another process has it.
+        """
+        from m3retriever.stores.verify import verify
+
+        with self._writing_for_a_moment():
+            verdict = verify(self._payload, self._connection, on_step=on_step)
+            if verdict.whole:
+                self._payload.note({}, self._connection.position())
+            return verdict
+
+    def repair(self, encode: Callable[[Sequence[str]], M3Vectors]) -> None:
+        """Mend what `verify` finds; documents without whole vectors are encoded from their texts."""
+        from m3retriever.stores.repair import mend
+        from m3retriever.stores.verify import verify
+
+        with self._writing_for_a_moment():
+            mend(self._payload, self._connection, verify(self._payload, self._connection), encode)
+            self._payload.note({}, self._connection.position())
+            with self._payload.read() as snapshot:
+                self._keep_settings(snapshot)
+            self._hnsw_revision = self.revision()
+
+    @contextmanager
+    def _writing_for_a_moment(self) -> Iterator[None]:
+        """`writing`, without keeping the right to write where this store did not have it before."""
+        mine = self._lock.held
+        try:
+            with self.writing():
+                yield
+        finally:
+            if not mine:
+                self.stop_writing()
 
     def _adopt(self, ids: Sequence[str], encode: Callable[[Sequence[str]], M3Vectors], *, ours: bool) -> None:
         held = agreement.documents(self._connection, ids)
@@ -264,6 +305,8 @@ class ChromaStore:
             if (stale and self._connection.renewable) or not settled:
                 self._make_agree()
             outer, self._held.here = self.writing_here(), True
+            if not outer:
+                self._in_step = agreement.all_ours(self._connection, self._payload)
             try:
                 yield
             finally:
@@ -313,11 +356,15 @@ class ChromaStore:
     # -- writing, step by step -------------------------------------------------------------------
 
     def _add(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
-        hashes = [text_hash(document.text) for document in documents]
-        staged = self._payload.stage([document.id for document in documents], hashes, vectors)
-        with self._settling(staged):
-            self._upsert(documents, vectors.dense)
-        self._publish(staged)
+        with span("store", documents=len(documents)):
+            with span("stage", documents=len(documents)):
+                staged = self._payload.stage(documents, vectors)
+            with self._settling(staged):
+                with span("chroma", documents=len(documents)):
+                    self._upsert(documents, vectors.dense)
+                    staged = agreement.as_held(self._connection, staged)
+                with span("publish", documents=len(documents)):
+                    self._publish(staged)
 
     def _upsert(self, documents: Sequence[Document], dense: FloatArray) -> None:
         """Chroma's upsert merges metadata: keys that went are set to None, which removes them."""
@@ -336,11 +383,14 @@ class ChromaStore:
 
     @contextmanager
     def _settling(self, staged: Sequence[Pending]) -> Iterator[None]:
-        """Where Chroma's part of a write fails, make the payload follow what Chroma now holds."""
+        """Where a write fails or is interrupted, make the payload follow what Chroma now holds."""
         try:
             yield
         except BaseException:
             try:
+                with self._payload.read() as snapshot:
+                    waiting = {entry.slot: entry for entry in snapshot.pending()}  # what was published already is settled
+                staged = [waiting[entry.slot] for entry in staged if entry.slot in waiting]
                 agreement.settle(self._connection, self._payload, staged)
             except StoreError as second:
                 logger.warning("a write waits to be settled, for Chroma does not answer: %s", second)
@@ -348,7 +398,7 @@ class ChromaStore:
 
     def _publish(self, staged: Sequence[Pending]) -> None:
         fresh = self._hnsw_revision == self.revision()
-        self._payload.publish(staged)
+        self._payload.publish(staged, self._connection.position() if self._in_step else None)
         if fresh:
             self._hnsw_revision = self.revision()
 
@@ -392,6 +442,10 @@ class ChromaStore:
                 if not mine:
                     self._lock.release()
 
+    @property
+    def _place(self) -> str:
+        return f"the collection {self._connection.collection.name!r}"
+
     def _make_agree(self) -> None:
         agreement.make_agree(self._connection, self._payload)
         self._hnsw_revision = self.revision()
@@ -418,7 +472,7 @@ class ChromaStore:
         if not self._close.alive:
             raise StoreError("this store is closed; open it again")
         if self._pid != os.getpid():
-            raise StoreError("this store was opened before the process forked: open it again in the child process")
+            raise StoreError(f"this store was opened before the process forked: {self._connection.in_a_child}")
 
     def _reading(self) -> AbstractContextManager[Snapshot]:
         self._check_open()

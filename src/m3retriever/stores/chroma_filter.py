@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from m3retriever.filters import CHROMA_OPERATORS, ID, JOINS, TEXT, both, has_pattern, operation
+from m3retriever.filters import CHROMA_OPERATORS, ID, JOINS, PATTERNS, TEXT, TEXT_OPERATORS, both, has_pattern, operation
 from m3retriever.types import Where
 
 _OPPOSITE = {"$eq": "$ne", "$in": "$nin", "$contains": "$not_contains", "$regex": "$not_regex"}
 _OPPOSITE |= {right: left for left, right in _OPPOSITE.items()}
 MOST_CONDITIONS = 300  # asked of Chroma 1.5 at once: above 1000 its SQLite refuses, and with 10,000 the process crashes
+BEYOND = 2.0**63  # of a number's size: no int is larger
+META = frozenset("\\.+*?()|[]{}^$#&-~")  # what means something in a regular expression of Chroma's
 VALUES_A_CONDITION = 32  # of $in and $nin, so that at most 9,600 are asked for: SQLite takes 16,383 numbers
 
 
@@ -65,7 +67,8 @@ def for_chroma(where: Where) -> dict[str, Any]:
 
     Chroma 1.5 compares a stored int with a float operand by cutting off the operand's fraction, so
     that `{"price": {"$lt": 2.5}}` loses a price of 2 and `{"$eq": 2.5}` finds it. Conditions with such
-    an operand get a second condition that puts the whole number in question right.
+    an operand get a second condition that puts the whole number in question right. It also compares a stored
+    float with an int operand as if that were a float, which from 2^53 on may be another number: likewise.
     """
     [(key, condition)] = where.items()
     if key in JOINS:
@@ -117,7 +120,16 @@ def _keys(where: Where) -> Iterator[str | None]:
     else:
         operator, operand = operation(condition)
         compares_text = operator in ("$gt", "$gte", "$lt", "$lte") and isinstance(operand, str)
-        yield None if operator not in CHROMA_OPERATORS or compares_text else key
+        yield None if operator not in CHROMA_OPERATORS or compares_text or _is_beyond(operator, operand) else key
+
+
+def _is_beyond(operator: str, operand: Any) -> bool:
+    """Whether a number is compared that Chroma cuts to 64 bits, so that the largest int would equal it."""
+    if operator.endswith("contains"):
+        return False
+    operands = operand if isinstance(operand, list | tuple) else [operand]
+    numbers = [float(one) for one in operands if isinstance(one, int | float)]
+    return any(not -BEYOND <= number < BEYOND for number in numbers)
 
 
 def _size(where: Mapping[str, Any]) -> int:
@@ -130,8 +142,19 @@ def _size(where: Mapping[str, Any]) -> int:
 
 
 def _text_part(where: Where) -> dict[str, Any]:
+    """Conditions on the text, every $contains as the regular expression that says the same.
+
+    Chroma 1.5 has SQLite look for a $contains, which reads a text, and what is looked for, up to the first NUL: a text with
+    one would pass any $not_contains. It refuses long ones, too. Its regular expressions have neither fault, and take as long.
+    """
     [(key, condition)] = where.items()
-    return {key: [_text_part(part) for part in condition]} if key in JOINS else dict(condition)
+    if key in JOINS:
+        return {key: [_text_part(part) for part in condition]}
+    operator, operand = operation(condition, TEXT_OPERATORS)
+    if operator in PATTERNS:
+        return {operator: operand}
+    escaped = "".join(f"\\{character}" if character in META else character for character in operand)
+    return {"$regex" if operator == "$contains" else "$not_regex": escaped}
 
 
 def _named(where: Where) -> tuple[str, ...] | None:
@@ -149,11 +172,13 @@ def _all(parts: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _exact(key: str, operator: str, operand: Any) -> dict[str, Any]:
     plain = {key: {operator: operand}}
-    if not isinstance(operand, float) or operand.is_integer() or operator.endswith("contains"):
+    if not isinstance(operand, int | float) or operator.endswith("contains"):
         return plain
-    cut = math.trunc(operand)
-    misses = {"$ne", "$lt" if operand > 0 else "$gt"}
-    adds = {"$eq", "$gte" if operand > 0 else "$lte"}
+    cut: int | float = float(operand) if isinstance(operand, int) else math.trunc(operand)  # what some values are compared with
+    if cut == operand:
+        return plain
+    misses = {"$ne", "$lt" if cut < operand else "$gt"}
+    adds = {"$eq", "$gte" if cut < operand else "$lte"}
     if operator in misses:
         return _join("$or", [plain, {key: {"$eq": cut}}])
     if operator in adds:

@@ -11,16 +11,22 @@ import ctypes
 import itertools
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 import weakref
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
 
-from m3retriever.errors import InvalidArgumentError, InvalidFilterError, StoreError
+from m3retriever.errors import DamagedIndexError, InvalidArgumentError, InvalidFilterError, StoreError
+from m3retriever.stores.inside import check_inside
+from m3retriever.stores.space import when_closed, when_full
+from m3retriever.stores.tables import Tables
 from m3retriever.vectors import FloatArray
 
 if TYPE_CHECKING:
@@ -33,7 +39,16 @@ COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]")  # 
 DATABASE = "chroma.sqlite3"  # in Chroma's folder
 PAYLOAD_FOLDER = "m3"  # inside Chroma's folder
 CACHE = Path.home() / ".cache" / "m3retriever"  # payloads of servers: they can be rebuilt from the texts
+CORE_ERROR = "InternalError"  # Chroma's name for what goes wrong in its core
 RETIRED_KEPT = 3  # engines that are kept for calls under way when others take their place
+MOST_PROBLEMS = 5  # of a database, told of
+CHECKED_BYTES = 64_000_000  # of a database that is looked through whenever it is opened
+NO_FORK = (
+    "embedded Chroma cannot be used in a process that was forked from one that has used it, for its threads do not come along: "
+    "start that process by spawn or forkserver (multiprocessing.get_context), or open the index only after forking"
+)
+NOBODY = "m3retriever: no document"  # an id that nothing has
+JUST_NOW = 50_000_000  # nanoseconds: file times go by ticks of up to 10 ms
 EF_SEARCH = 800  # HNSW's candidate list: at least twice the depth keeps recall up on clustered data
 
 
@@ -62,6 +77,12 @@ class Connection:
             raise InvalidArgumentError("ChromaStore takes exactly one of path, client and host")
         self._name, self._create = collection_name(name), create
         self._retired: list[FolderEngine] = []
+        self._failed: FolderEngine | None = None
+        self._replacing = threading.Lock()
+        if path is not None:
+            check_inside(path)
+            _check_not_lost(Path(path))
+            _check_whole(Path(path))
         self._engine = FolderEngine(path) if path is not None else None
         if self._engine is not None:
             self._client = self._engine.client
@@ -76,6 +97,11 @@ class Connection:
     def renewable(self) -> bool:
         """Whether `renew` makes the vector index fresh; a caller's embedded client stays as it is."""
         return self._engine is not None or self.remote
+
+    @property
+    def in_a_child(self) -> str:
+        """What to do in a child of the process that opened it."""
+        return "open it again in the child" if self.remote else NO_FORK
 
     def get(self, **arguments: Any) -> Any:
         """The collection's `get`; StoreError where Chroma fails."""
@@ -99,6 +125,12 @@ class Connection:
         """The collection's `update`."""
         self._call("update", arguments)
 
+    def work_through_log(self) -> None:
+        """Make a server show what it has logged. What a client had sent that has died since stays unseen until the next write,
+        whoever makes it: this is one, which changes nothing."""
+        if self.remote:
+            self._call("update", {"ids": [NOBODY], "metadatas": [{"nothing": 0}]})
+
     def dim(self) -> int | None:
         """Dimension of the dense vectors that Chroma holds; None where it holds none."""
         found = self.get(limit=1, include=["embeddings"])["embeddings"]
@@ -110,16 +142,54 @@ class Connection:
 
     def count(self) -> int:
         """How many documents Chroma holds."""
-        quick = None if self._folder is None else _quick_count(self._folder / DATABASE, str(self.collection.id))
+        quick = None if self.tables is None else self.tables.count()
         return int(self._call("count", {})) if quick is None else quick
 
+    def position(self) -> int | None:
+        """The number of Chroma's last change, whoever made it; None where it cannot be told."""
+        return None if self.tables is None else self.tables.position()
+
+    @property
+    def tables(self) -> Tables | None:
+        """Chroma's tables, where they lie on this machine."""
+        return None if self._folder is None else Tables(self._folder / DATABASE, str(self.collection.id))
+
+    def changed(self) -> tuple[int, ...] | None:
+        """When Chroma's documents were last changed by anyone, other clients included; None where that is too new to tell.
+
+        Of a folder the time and the size of Chroma's database, of which a second change within JUST_NOW may leave no
+        trace. A server, and a client in memory, do not say: of them the second it is.
+        """
+        if self._folder is None:
+            return (int(time.monotonic()),)
+        held = os.stat(self._folder / DATABASE)
+        return None if abs(time.time_ns() - held.st_mtime_ns) < JUST_NOW else (held.st_mtime_ns, held.st_size)
+
     def _call(self, method: str, arguments: dict[str, Any]) -> Any:
+        if self._failed is not None:
+            self._replace_failed()
+        engine = self._engine
         try:
             return getattr(self.collection, method)(**arguments)
         except Exception as error:  # Chroma's own errors, the network's, and its core's alike
             if "Regex syntax" in str(error):
                 raise InvalidFilterError(f"Chroma does not take this regular expression: {error}") from error
-            raise StoreError(f"Chroma failed to {method}: {type(error).__name__}: {error}") from error
+            if type(error).__name__ == CORE_ERROR:
+                self._failed = engine
+            full = when_full(self._folder) if self._folder is not None else ""
+            raise StoreError(f"Chroma failed to {method}: {type(error).__name__}: {error}{full}") from error
+
+    def _replace_failed(self) -> None:
+        """After an error of its core, such as a full disk, Chroma may wait for ever for a lock that itself has kept: a fresh
+        engine does not."""
+        with self._replacing:
+            failed = self._failed
+            if failed is not None and failed is self._engine:
+                failed.close()
+                self._engine = FolderEngine(failed.folder)
+                self._client = self._engine.client
+                self._open()
+            self._failed = None
 
     def renew(self) -> None:
         """Learn what another process has written; the caller holds the right to write."""
@@ -134,6 +204,32 @@ class Connection:
             other = FolderEngine(self._folder)
             other.client.get_collection(self._name, embedding_function=None).get(limit=1, include=[])
             other.close()
+
+    def vector_folder(self) -> tuple[Path, bool] | None:
+        """Where Chroma keeps the collection's vector index, and whether it says that it has written it; None for a
+        server's, and where its tables are not as they were in 1.5."""
+        if self._folder is None:
+            return None
+        try:
+            with closing(sqlite3.connect(f"{(self._folder / DATABASE).as_uri()}?mode=ro", uri=True)) as connected:
+                [(segment,)] = connected.execute(
+                    "select id from segments where scope = 'VECTOR' and collection = ?", [str(self.collection.id)]
+                )
+                written = connected.execute("select 1 from max_seq_id where segment_id = ?", [segment]).fetchone()
+            return self._folder / str(UUID(segment)), written is not None  # a name that cannot lead elsewhere
+        except (sqlite3.Error, ValueError, TypeError, AttributeError):
+            return None
+
+    def drop_vector_index(self) -> None:
+        """Remove the files of the vector index, so that Chroma begins an empty one; the caller holds the right to write."""
+        found = self.vector_folder()
+        if found is None or self._engine is None:
+            raise StoreError(
+                f"Chroma's vector index of {self.collection.name!r} is damaged, and only its owner can mend it: "
+                "close your client and open the folder once with ChromaStore(path)"
+            )
+        shutil.rmtree(found[0], ignore_errors=True)
+        self.renew()
 
     def close(self) -> None:
         """Let go of the engine; a client of the caller's stays open."""
@@ -164,12 +260,23 @@ class Connection:
         except Exception as error:
             self.close()
             raise StoreError(f"cannot open the collection {self._name!r}: {error}") from error
+        self.collection.__class__ = _inert(type(self.collection))
+
+
+def _inert(kind: type[Collection]) -> type[Collection]:
+    """Collections that make nothing of the embedding functions named in what is stored of them.
+
+    On every write Chroma would load those, and some of them run code that a model's folder brings: whoever
+    made the collection would choose it. Vectors come from our encoder, so none of them is needed.
+    """
+    return type(kind.__name__, (kind,), {"schema": None})
 
 
 class FolderEngine:
     """Chroma embedded in this process, on a folder, shared with no one."""
 
     _taken: ClassVar[dict[Path, set[int]]] = defaultdict(set)
+    _used_by_parent: ClassVar[bool] = False
     _guard = threading.RLock()
     _alive: ClassVar[weakref.WeakSet[FolderEngine]] = weakref.WeakSet()
 
@@ -177,7 +284,9 @@ class FolderEngine:
         import chromadb
         from chromadb.config import Settings
 
-        self.folder = Path(path).resolve()
+        if self._used_by_parent:  # Chroma would wait for ever
+            raise StoreError(f"cannot open the Chroma folder {path}: {NO_FORK}")
+        self.folder, self._closed = Path(path).resolve(), False
         with self._guard:
             self._number = next(number for number in itertools.count(1) if number not in self._taken[self.folder])
             self._taken[self.folder].add(self._number)
@@ -185,12 +294,16 @@ class FolderEngine:
         try:
             self.client: ClientAPI = chromadb.PersistentClient(path=alias, settings=Settings(anonymized_telemetry=False))
         except Exception as error:  # Chroma raises its own types, OSError, ValueError and panics of its core alike
-            self._taken[self.folder].discard(self._number)
-            raise StoreError(f"cannot open the Chroma folder {path}: {error}") from error
+            # its number stays taken: Chroma keeps what it made halfway under that name
+            raise StoreError(f"cannot open the Chroma folder {path}: {error}{when_closed(self.folder, DATABASE)}") from error
         self._alive.add(self)
 
     def close(self) -> None:
         """End the engine; closing again does nothing."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
         self.client.close()  # type: ignore[attr-defined]  # Client has it, its interface does not say so
         with self._guard:
             self._taken[self.folder].discard(self._number)
@@ -202,6 +315,7 @@ def _keep_parents_engines() -> None:
     for engine in FolderEngine._alive:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.client))
     FolderEngine._guard = threading.RLock()
+    FolderEngine._used_by_parent = FolderEngine._used_by_parent or bool(FolderEngine._taken)
 
 
 if hasattr(os, "register_at_fork"):
@@ -219,6 +333,7 @@ def collection_name(given: str | None) -> str:
 def collections_in(path: str | Path) -> list[str]:
     """Names of the Chroma collections in a folder; none where it holds no Chroma. Changes nothing but what a
     killed writer left half done."""
+    check_inside(path)
     database = Path(path) / DATABASE
     if not database.is_file():
         return []
@@ -230,24 +345,41 @@ def collections_in(path: str | Path) -> list[str]:
         raise StoreError(f"cannot read {database}: {error}; is it a Chroma database?") from error
 
 
-def _quick_count(database: Path, collection: str) -> int | None:
-    """As Chroma's `count`, which took half a second for 100,000 documents, and this 8 ms.
-
-    None where Chroma's log holds what its tables do not show yet, and where its tables are not as they were in 1.5.
-    """
+def integrity(path: str | Path) -> str | None:
+    """What SQLite finds wrong with the Chroma database in a folder, in its words; None where nothing is."""
+    check_inside(path)
+    database = Path(path) / DATABASE
     try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connected:
-            [(segment,)] = connected.execute(
-                "select id from segments where scope = 'METADATA' and collection = ?", [collection]
-            )
-            [(applied,)] = connected.execute("select coalesce(max(seq_id), -1) from max_seq_id where segment_id = ?", [segment])
-            waiting = connected.execute(
-                "select 1 from embeddings_queue where topic like ? and seq_id > ? limit 1", [f"%{collection}", applied]
-            ).fetchone()
-            [(count,)] = connected.execute("select count(*) from embeddings where segment_id = ?", [segment])
-    except (sqlite3.Error, ValueError):
-        return None
-    return None if waiting else int(count)
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True)) as connected:
+            found = [line for (line,) in connected.execute(f"pragma integrity_check({MOST_PROBLEMS})")]
+    except sqlite3.OperationalError:
+        return None  # it cannot be looked at now: another process is writing, or it cannot be read at all
+    except sqlite3.Error as error:
+        return str(error)
+    return None if found == ["ok"] else "; ".join(found)
+
+
+def _check_not_lost(folder: Path) -> None:
+    """Chroma would take the place of a database that is empty or gone as a new one, and all vectors would be dropped."""
+    database = folder / DATABASE
+    held = [path for path in (folder / PAYLOAD_FOLDER).glob("*/data.mdb") if path.stat().st_size]
+    if held and not (database.is_file() and database.stat().st_size):
+        raise DamagedIndexError(
+            f"{database} is {'empty' if database.exists() else 'gone'}, and there are vectors of its documents in "
+            f"{folder / PAYLOAD_FOLDER}: restore it from a copy, or remove {folder / PAYLOAD_FOLDER} to begin anew"
+        )
+
+
+def _check_whole(folder: Path) -> None:
+    """SQLite has no checksums, but can compare its tables with their indexes: 18 ms for 13 MB, so it does in small ones."""
+    database = folder / DATABASE
+    if database.is_file() and database.stat().st_size <= CHECKED_BYTES and (problem := integrity(folder)) is not None:
+        raise DamagedIndexError(f"Chroma's database {database} is damaged: {problem}; restore the folder from a copy")
+
+
+def payload_folder_in(path: str | Path, collection: str | None) -> Path:
+    """Where a collection's payload lies in a folder."""
+    return Path(path).resolve() / PAYLOAD_FOLDER / collection_name(collection)
 
 
 def _server(host: str, port: int) -> ClientAPI:

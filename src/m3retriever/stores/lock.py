@@ -13,10 +13,13 @@ from pathlib import Path
 import filelock
 
 from m3retriever.errors import StoreError, StoreLockedError
+from m3retriever.stores.inside import inside
 
 LOOK = 0.1  # seconds to wait for whoever takes the lock only to see whether it is free
+OWNER_BYTES = 1_000  # of writer.json: what we write has 60
+SINCE = 40  # characters of a time
 
-_held: dict[tuple[int, Path], tuple[filelock.FileLock, int]] = {}  # shared by the stores of one process
+_held: dict[tuple[int, Path], tuple[filelock.BaseFileLock, int]] = {}  # shared by the stores of one process
 _guard = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
 
@@ -37,11 +40,21 @@ class WriterLock:
         with _guard:
             if self._mine:
                 return
-            lock, users = _held.get(self._key, (None, 0))
-            if lock is None:
-                lock = self._lock_file()
-            _held[self._key] = lock, users + 1
-            self._mine = True
+            fresh = filelock.FileLock(self.folder / "writer.lock", thread_local=False)
+            lock, users = _held.get(self._key, (fresh, 0))
+            try:
+                if not users:
+                    self._take(lock)
+                _held[self._key] = lock, users + 1
+                self._mine = True
+            except BaseException:  # an interruption too: nobody would give back what it left taken
+                self._mine = False
+                if users:
+                    _held[self._key] = lock, users
+                else:
+                    _held.pop(self._key, None)
+                    lock.release(force=True)
+                raise
 
     def release(self) -> None:
         """Give the lock back, if this object has it."""
@@ -92,29 +105,39 @@ class WriterLock:
     def _owner_file(self) -> Path:
         return self.folder / "writer.json"
 
-    def _lock_file(self) -> filelock.FileLock:
+    def _take(self, lock: filelock.BaseFileLock) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.folder / "writer.lock", thread_local=False)
+            for path in (self.folder / "writer.lock", self._owner_file):
+                inside(self.folder, path)
             lock.acquire(timeout=LOOK, poll_interval=LOOK / 4)
+            now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            self._owner_file.write_text(json.dumps({"pid": os.getpid(), "since": now}), encoding="utf-8")
         except filelock.Timeout:
             raise StoreLockedError(
                 f"{self.folder.parent} is being written to by {self._owner()}; wait until it has finished "
                 "or close it there (reading is possible meanwhile)"
             ) from None
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error}") from error
-        try:
-            now = time.strftime("%Y-%m-%d %H:%M:%S %z")
-            self._owner_file.write_text(json.dumps({"pid": os.getpid(), "since": now}), encoding="utf-8")
-        except OSError as error:
-            lock.release()
-            raise StoreError(f"cannot write to {self.folder}: {error}") from error
-        return lock
 
     def _owner(self) -> str:
         try:
-            owner = json.loads(self._owner_file.read_text(encoding="utf-8"))
-            return f"process {owner['pid']} since {owner['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
+            with inside(self.folder, self._owner_file).open("rb") as file:
+                owner = json.loads(file.read(OWNER_BYTES))
+            pid, since = int(owner["pid"]), str(owner["since"])[:SINCE]
+            return f"process {pid} since {since}" if since.isprintable() else "another process"
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             return "another process"
+
+
+def _forget_parents_locks() -> None:
+    """In a forked child: another thread of the parent may have had the guard, and the locks are the parent's."""
+    global _guard
+    _guard = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents_locks)

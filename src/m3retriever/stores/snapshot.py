@@ -6,13 +6,15 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import lmdb
 import numpy as np
 
-from m3retriever.errors import StoreError
+from m3retriever.errors import DamagedIndexError
 from m3retriever.kernels import SEGMENT, Int8Array, best_postings, dequantize, maxsim, quantize, residual_norms, rough_products
+from m3retriever.stores.seals import DATABASES, Seals, is_whole
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors, offsets
 
 FEW_ROWS = 8  # of a chunk are read one by one
@@ -20,6 +22,11 @@ CHUNK = 256  # dense vectors kept in one value: 1 MB at d = 1024, read in place 
 HEADER = struct.Struct("<II")  # sparse entries, tokens
 NUMBER = struct.Struct(">I")  # big-endian, so that keys sort
 PAIR = struct.Struct(">II")
+POSITION = "position"  # of `meta`
+HASH = 16  # bytes of a text's hash, and of its metadata's
+FORMAT_KEY, KEYS_KEY = b"format", b"keys"  # of `meta`: the one value without a seal, that all versions read; the sums of keys
+UNCOUNTED = {("meta", FORMAT_KEY), ("meta", KEYS_KEY)}  # not part of those sums
+SUMS = struct.Struct(f"<{len(DATABASES)}Q")
 
 
 def key_of(id: str) -> bytes:
@@ -39,22 +46,44 @@ def posting_key(token: int, segment: int) -> bytes:
 
 @dataclass(frozen=True)
 class Pending:
-    """A write that Chroma has yet to confirm: "add" of a text with this hash, or "delete"."""
+    """A write that Chroma has yet to confirm: "add" of a text and metadata with these hashes, or "delete"."""
 
     slot: int
     action: str
     id: str
-    hash: bytes = bytes(16)
+    hash: bytes = bytes(HASH)
+    metadata: bytes = bytes(HASH)
 
     def to_bytes(self) -> bytes:
-        """The value kept under the slot: a letter, the hash, the id."""
-        return self.action[:1].encode() + self.hash + self.id.encode()
+        """The value kept under the slot: a letter, the hashes, the id."""
+        return self.action[:1].encode() + self.hash + self.metadata + self.id.encode()
 
     @classmethod
     def from_bytes(cls, key: bytes, value: bytes) -> Pending:
         """Back from what `to_bytes` wrote."""
-        action = {b"a": "add", b"d": "delete"}[value[:1]]
-        return cls(NUMBER.unpack(key)[0], action, value[17:].decode(), value[1:17])
+        action, hashes = {b"a": "add", b"d": "delete"}[value[:1]], value[1 : 1 + 2 * HASH]
+        return cls(NUMBER.unpack(key)[0], action, value[1 + 2 * HASH :].decode(), hashes[:HASH], hashes[HASH:])
+
+
+class Row(NamedTuple):
+    """Which document has a slot, and the hashes of the text and metadata that were stored with its vectors.
+
+    `metadata` is zeros where it is not known: in an index of an earlier format.
+    """
+
+    hash: bytes
+    metadata: bytes
+    id: str
+
+    def to_bytes(self) -> bytes:
+        """The value kept under the slot."""
+        return self.hash + self.metadata + self.id.encode()
+
+    @classmethod
+    def from_bytes(cls, value: Any) -> Row:
+        """Back from what `to_bytes` wrote."""
+        raw = bytes(value)
+        return cls(raw[:HASH], raw[HASH : 2 * HASH], raw[2 * HASH :].decode())
 
 
 class Blob(NamedTuple):
@@ -80,13 +109,16 @@ class Blob(NamedTuple):
     @classmethod
     def view(cls, value: Any) -> Blob:
         """The arrays inside a stored value, without copying: valid as long as its transaction."""
-        entries, tokens = HEADER.unpack_from(value)
-        at = HEADER.size
-        ids = np.frombuffer(value, "<i4", entries, at)
-        weights = np.frombuffer(value, "<f4", entries, at + 4 * entries)
-        scales = np.frombuffer(value, "<f4", tokens, at + 8 * entries)
-        codes = np.frombuffer(value, np.int8, offset=at + 8 * entries + 4 * tokens)
-        return cls(ids, weights, scales, codes.reshape(tokens, -1) if tokens else codes.reshape(0, 1))
+        try:
+            entries, tokens = HEADER.unpack_from(value)
+            at = HEADER.size
+            ids = np.frombuffer(value, "<i4", entries, at)
+            weights = np.frombuffer(value, "<f4", entries, at + 4 * entries)
+            scales = np.frombuffer(value, "<f4", tokens, at + 8 * entries)
+            codes = np.frombuffer(value, np.int8, offset=at + 8 * entries + 4 * tokens)
+            return cls(ids, weights, scales, codes.reshape(tokens, -1) if tokens else codes.reshape(0, 1))
+        except (ValueError, struct.error) as error:
+            raise DamagedIndexError(f"a document's vectors in the payload have no form: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +137,11 @@ class DenseCodes:
     def view(cls, value: Any) -> DenseCodes:
         """The arrays inside a stored value, without copying."""
         size = len(value) - 8 * CHUNK
-        codes = np.frombuffer(value, np.int8, size).reshape(CHUNK, -1)
-        return cls(codes, np.frombuffer(value, "<f4", CHUNK, size), np.frombuffer(value, "<f4", CHUNK, size + 4 * CHUNK))
+        try:
+            codes = np.frombuffer(value, np.int8, max(size, 0)).reshape(CHUNK, -1)
+            return cls(codes, np.frombuffer(value, "<f4", CHUNK, size), np.frombuffer(value, "<f4", CHUNK, size + 4 * CHUNK))
+        except ValueError as error:
+            raise DamagedIndexError(f"codes of dense vectors in the payload have no form: {error}") from error
 
     @classmethod
     def empty(cls, dim: int) -> DenseCodes:
@@ -143,20 +178,43 @@ def token_columns(blobs: Sequence[Blob], dim: int) -> tuple[Int8Array, FloatArra
 
 
 class Snapshot:
-    """A consistent view of the payload. What it returns is copied, but for blobs."""
+    """A consistent view of the payload. What it returns is copied, but for blobs.
 
-    def __init__(self, txn: lmdb.Transaction, dbs: dict[str, Any]) -> None:
-        self._txn, self._dbs = txn, dbs
+    Whatever is read may raise DamagedIndexError: every value is checked when this process reads it first.
+    """
+
+    def __init__(self, txn: lmdb.Transaction, dbs: dict[str, Any], seals: Seals) -> None:
+        self._txn, self._dbs, self._seals = txn, dbs, seals
 
     def meta(self, name: str) -> str | None:
         """A named setting, or None."""
-        value = self._txn.get(name.encode(), db=self._dbs["meta"])
+        value = self._get("meta", name.encode())
         return None if value is None else bytes(value).decode()
+
+    def format(self) -> str | None:
+        """The format it was written in; None where nothing was written yet."""
+        value = self._txn.get(FORMAT_KEY, db=self._dbs["meta"])
+        return None if value is None else bytes(value).decode(errors="replace")
+
+    @property
+    def has_seals(self) -> bool:
+        """Whether values have seals: from format 3 on."""
+        return self._txn.get(KEYS_KEY, db=self._dbs["meta"]) is not None
+
+    def sums(self) -> list[int]:
+        """What `sum_of_keys` is to give, by database."""
+        value = self._get("meta", KEYS_KEY)
+        return [0] * len(DATABASES) if value is None else list(SUMS.unpack(value))
 
     @property
     def revision(self) -> int:
         """Grows with every change that a search can see."""
         return int(self.meta("revision") or 0)
+
+    def position(self) -> int | None:
+        """The number of Chroma's last change that the payload knows of; None where that is not known."""
+        value = self.meta(POSITION)
+        return int(value) if value else None
 
     @property
     def settled(self) -> bool:
@@ -168,36 +226,88 @@ class Snapshot:
 
     def pending(self) -> list[Pending]:
         """Writes that Chroma has yet to confirm."""
-        return [Pending.from_bytes(bytes(key), bytes(value)) for key, value in self._txn.cursor(self._dbs["pending"])]
+        found, slots = [Pending.from_bytes(key, bytes(value)) for key, value in self._entries("pending")], self.slot_count()
+        if any(entry.slot >= slots for entry in found):
+            raise DamagedIndexError("the payload is damaged: a pending write is of a slot that there is not")
+        return found
 
     def live(self) -> np.ndarray:
         """Which slots hold a document that counts: bool, as long as the highest slot demands."""
-        raw = self._txn.get(b"live", db=self._dbs["meta"])
-        return np.zeros(0, bool) if raw is None else np.unpackbits(np.frombuffer(raw, np.uint8)).view(bool)
+        raw = self._get("meta", b"live")
+        if raw is None:
+            return np.zeros(0, bool)
+        if len(raw) * 8 >= self.slot_count() + 8:
+            raise DamagedIndexError("the payload is damaged: more slots are said to be in use than there are")
+        return np.unpackbits(np.frombuffer(raw, np.uint8)).view(bool)
 
     def slot_count(self) -> int:
-        """One more than the highest slot in use, or somewhat above."""
-        return int(self.meta("next") or 0)
+        """One more than the highest slot in use, or somewhat above; no more than there are vectors to."""
+        count = int(self.meta("next") or 0)
+        if not 0 <= count <= CHUNK * self._txn.stat(self._dbs["dense"])["entries"]:
+            raise DamagedIndexError("the payload is damaged: it says to have more slots than vectors")
+        return count
 
     def slots(self, ids: Sequence[str]) -> IntArray:
         """Each id's slot, -1 for an id that is not here: (n,) int64."""
-        database = self._dbs["ids"]
-        found = (self._txn.get(key_of(id), db=database) for id in ids)
+        found = (self._get("ids", key_of(id)) for id in ids)
         return np.array([-1 if value is None else NUMBER.unpack(value)[0] for value in found], np.int64)
 
     def ids(self, slots: IntArray) -> list[str]:
         """The ids of live slots."""
-        return [bytes(self._value("rows", slot)[16:]).decode() for slot in slots.tolist()]
+        return [bytes(value[2 * HASH :]).decode() for value in self._values("rows", slots)]
 
-    def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """The hashes of the texts to which the vectors belong, of those ids that are here."""
-        slots = zip(ids, self.slots(ids).tolist(), strict=True)
-        return {id: bytes(self._value("rows", slot)[:16]) for id, slot in slots if slot >= 0}
+    def rows(self, slots: IntArray) -> list[Row]:
+        """The documents of live slots."""
+        return [Row.from_bytes(value) for value in self._values("rows", slots)]
 
-    def all_ids(self) -> Iterator[str]:
-        """Every id, in the order of slots."""
-        for _, value in self._txn.cursor(self._dbs["rows"]):
-            yield bytes(value[16:]).decode()
+    def rows_of(self, ids: Sequence[str]) -> dict[str, Row]:
+        """The rows of those ids that are here."""
+        slots = self.slots(ids)
+        return {row.id: row for row in self.rows(slots[slots >= 0])}
+
+    def all_rows(self) -> Iterator[tuple[int, Row]]:
+        """Every slot in use and its row, ascending."""
+        for key, value in self._entries("rows"):
+            yield NUMBER.unpack(key)[0], Row.from_bytes(value)
+
+    def damaged(self) -> Iterator[tuple[str, bytes]]:
+        """Database and key of every value that is not what was written; all of them are read."""
+        for database in DATABASES:
+            for key, value in self._txn.cursor(self._dbs[database]):
+                if (database, bytes(key)) != ("meta", FORMAT_KEY) and not is_whole(database, bytes(key), value):
+                    yield database, bytes(key)
+
+    def entries(self) -> int:
+        """How many values there are."""
+        return sum(self._txn.stat(self._dbs[name])["entries"] for name in DATABASES)
+
+    def postings(self) -> Iterator[tuple[bytes, Any]]:
+        """The key and value of every posting list, ascending."""
+        yield from self._entries("postings")
+
+    def posting(self, key: bytes) -> Any:
+        """A posting list, None where there is none."""
+        return self._get("postings", key)
+
+    def numbers(self, database: str) -> IntArray:
+        """The slots or chunks under which a database holds something, ascending."""
+        keys = self._txn.cursor(self._dbs[database]).iternext(keys=True, values=False)
+        return np.array([NUMBER.unpack(key)[0] for key in keys], np.int64)
+
+    def grouped(self, slots: IntArray) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """The documents' sparse entries by posting list: its key, the places in the segment, the weights."""
+        if not len(slots):
+            return
+        tokens, weights, counts = sparse_columns(self.blobs(slots))
+        owners = np.repeat(slots, np.diff(counts))
+        order = np.lexsort([owners // SEGMENT, tokens])  # stable: slots stay as they come
+        tokens, weights, owners = tokens[order], weights[order], owners[order]
+        places, values = (owners % SEGMENT).astype("<u2").tobytes(), weights.astype("<f4").tobytes()
+        lists = np.stack([tokens, owners // SEGMENT], axis=1)
+        starts = np.flatnonzero(np.r_[True, (np.diff(lists, axis=0) != 0).any(axis=1)][: len(lists)])
+        edges = [*starts.tolist(), len(lists)]
+        for (token, segment), (begin, end) in zip(lists[starts].tolist(), pairwise(edges), strict=True):
+            yield posting_key(token, segment), places[2 * begin : 2 * end], values[4 * begin : 4 * end]
 
     def blob(self, slot: int) -> Blob:
         """One document's sparse entries and token vectors, in place: use them before the snapshot ends."""
@@ -226,17 +336,16 @@ class Snapshot:
     def rough_dense_products(self, query: FloatArray, slots: IntArray) -> tuple[FloatArray, FloatArray]:
         """The same from int8 codes, a quarter of the bytes, and by how much each may be off at most: (m,) both."""
         chunks, bounds = _chunks_of(slots)
-        parts = [self._codes(chunk) for chunk in chunks]
+        parts = [self.codes(chunk) for chunk in chunks]
         return rough_products(query, parts, np.array(bounds), slots % CHUNK)
 
     def best_sparse(self, query: M3Vectors, depth: int, allowed: np.ndarray | None) -> tuple[IntArray, FloatArray]:
         """Slots and their sparse scores, the `depth` highest above 0 at least; `allowed` as long as `live`, None for all."""
         slots, lists, segments, weights = self.slot_count(), [], [], []
         terms = list(zip(query.sparse_ids.tolist(), query.sparse_weights.tolist(), strict=True))
-        get, database = self._txn.get, self._dbs["postings"]
         for segment in range(-(-slots // SEGMENT)):
             for token, weight in terms:
-                value = get(posting_key(token, segment), db=database)
+                value = self._get("postings", posting_key(token, segment))
                 if value is not None:
                     lists.append(value)
                     segments.append(segment)
@@ -249,11 +358,12 @@ class Snapshot:
 
     def blobs(self, slots: IntArray) -> list[Blob]:
         """`blob` of each slot, in place."""
-        return [self.blob(slot) for slot in slots.tolist()]
+        return [Blob.view(value) for value in self._values("blobs", slots)]
 
     def sizes(self, slots: IntArray) -> IntArray:
-        """How many sparse entries and token vectors each document has: (n, 2) int64."""
-        headers = [HEADER.unpack_from(self._value("blobs", slot)) for slot in slots.tolist()]
+        """How many sparse entries and token vectors each document has: (n, 2) int64. Unchecked: the values are not read."""
+        found = (self._txn.get(slot_key(slot), db=self._dbs["blobs"]) for slot in slots.tolist())
+        headers = [(0, 0) if value is None or len(value) < HEADER.size else HEADER.unpack_from(value) for value in found]
         return np.array(headers, np.int64).reshape(-1, 2)
 
     def vectors(self, slots: IntArray, dim: int) -> M3Vectors:
@@ -265,20 +375,40 @@ class Snapshot:
         return M3Vectors(self.dense(slots), *sparse_columns(blobs), dequantize(codes, scales), token_offsets)
 
     def _chunk(self, number: int) -> FloatArray:
-        return np.frombuffer(self._value("dense", number), "<f4").reshape(CHUNK, -1)
+        try:
+            return np.frombuffer(self._value("dense", number), "<f4").reshape(CHUNK, -1)
+        except ValueError as error:
+            raise DamagedIndexError(f"dense vectors in the payload have no form: {error}") from error
 
-    def _codes(self, number: int) -> DenseCodes:
+    def codes(self, number: int) -> DenseCodes:
+        """The int8 codes of a chunk, in place."""
         return DenseCodes.view(self._value("codes", number))
 
     def _value(self, database: str, number: int) -> Any:
         """What stands under a slot's or chunk's number, as a buffer."""
-        value = self._txn.get(slot_key(number), db=self._dbs[database])
-        if value is None:
-            raise StoreError(f"the payload is damaged: {database} lacks number {number}; index the documents again")
+        [value] = self._values(database, np.array([number]))
         return value
 
+    def _values(self, database: str, numbers: IntArray) -> list[Any]:
+        """`_value` of many."""
+        get, handle = self._txn.get, self._dbs[database]
+        keys = [NUMBER.pack(number) for number in numbers.tolist()]
+        values = [get(key, None, handle) for key in keys]
+        if None in values:
+            raise DamagedIndexError(f"the payload is damaged: {database} lacks number {numbers[values.index(None)]}")
+        return self._seals.all_opened(database, keys, values)
+
+    def _get(self, database: str, key: bytes) -> Any:
+        """What stands under a key, as a buffer without its seal; None where nothing does."""
+        value = self._txn.get(key, db=self._dbs[database])
+        return None if value is None else self._seals.opened(database, key, value)
+
+    def _entries(self, database: str) -> Iterator[tuple[bytes, Any]]:
+        for key, value in self._txn.cursor(self._dbs[database]):
+            yield bytes(key), self._seals.opened(database, bytes(key), value)
+
     def _numbers(self, name: str) -> np.ndarray:
-        raw = self._txn.get(name.encode(), db=self._dbs["meta"])
+        raw = self._get("meta", name.encode())
         return np.zeros(0, np.uint32) if raw is None else np.frombuffer(raw, "<u4").copy()
 
 
