@@ -24,8 +24,10 @@ from m3retriever import InvalidArgumentError, M3RetrieverError, Profile, StoreEr
 from m3retriever.evaluation import Run
 from m3retriever.inspector.source import Source
 from m3retriever.io import GoldenQuestion, read_golden, read_run, replace_text, run_text
+from m3retriever.stores.inside import inside
 
 HISTORY_KEPT = 200
+HISTORY_BYTES = 4 << 20  # of the file's end: older queries than those are forgotten
 RUN_NAME = re.compile(r"\w[\w .+-]{0,79}")
 GRADES = {"relevant": 2, "partly": 1, "no": 0}
 LOCK = ".inspector.lock"
@@ -61,7 +63,7 @@ class Project:
 
     def golden(self) -> list[GoldenQuestion]:
         """The judged questions; none where nothing was judged. InvalidDocumentError for a file that is broken."""
-        return read_golden(self.golden_path) if self.golden_path.is_file() else []
+        return read_golden(inside(self.folder, self.golden_path)) if self.golden_path.is_file() else []
 
     def judge(self, question: str, id: str, grade: int | None) -> None:
         """Keep a grade, or take it back with None; every other line, and what else a line holds, stays as it is."""
@@ -96,7 +98,9 @@ class Project:
     def history(self) -> list[str]:
         """Earlier queries, newest first; a broken line is passed over."""
         try:
-            lines = self._history_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with inside(self.folder, self._history_path).open("rb") as file:
+                file.seek(max(0, self._history_path.stat().st_size - HISTORY_BYTES))
+                lines = file.read(HISTORY_BYTES).decode("utf-8", "replace").splitlines()
         except OSError:
             return []
         return list(dict.fromkeys(query for line in reversed(lines) if (query := _query_of(line)) is not None))
@@ -127,7 +131,7 @@ class Project:
 
     def run(self, name: str) -> Run:
         """A saved run."""
-        return read_run(self.run_path(name))
+        return read_run(inside(self.folder, self.run_path(name)))
 
     def save_run(self, name: str, run: Run) -> Path:
         """Keep a run under a name; one that is taken is replaced."""
@@ -177,11 +181,16 @@ class Project:
             raise ReadOnlyError(f"the inspector runs with --read-only: {path.name} is not written")
         if not self.folder.is_dir():
             raise StoreError(f"the folder {self.folder} is gone")
+        own = path if path != self.profile else self.folder  # a profile that the user named may lie anywhere
+        for one in (own, self.folder / LOCK):
+            inside(self.folder, one)
         try:
             with filelock.FileLock(self.folder / LOCK, timeout=WAIT):
                 return change()
         except filelock.Timeout as error:
             raise StoreError(f"{path} is being written to by another process; try again") from error
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}") from error
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from m3retriever.errors import ProfileError
-from m3retriever.rates import Rates, finite_numbers, shown
+from m3retriever.rates import MOST_POINTS, Rates, finite_numbers, shown
 from m3retriever.types import Profile, Weights
 
 LEVELS = ("unrelated", "weak", "related", "nearly identical")
@@ -45,6 +45,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         scores, probabilities = finite_numbers(self.scores), finite_numbers(self.probabilities)
+        if len(scores) > MOST_POINTS:
+            raise ProfileError(f"a calibration has at most {MOST_POINTS} points; got {len(scores)}")
         if len(scores) != len(probabilities):
             raise ProfileError(f"a calibration has as many probabilities as scores; got {len(probabilities)} and {len(scores)}")
         object.__setattr__(self, "scores", tuple(scores.tolist()))
@@ -55,7 +57,8 @@ class Calibration:
             raise ProfileError(f"probabilities are between 0 and 1; got {probabilities[0]} to {probabilities[-1]}")
         bounds = [self.levels[name] for name in LEVELS[1:] if name in self.levels]
         if set(self.levels) - set(LEVELS[1:]) or list(finite_numbers(bounds)) != sorted(bounds):
-            raise ProfileError(f"levels are the lowest scores of {', '.join(LEVELS[1:])}, in this order; got {self.levels!r}")
+            names, got = ", ".join(LEVELS[1:]), shown(self.levels)
+            raise ProfileError(f"levels are the lowest scores of {names}, in this order; got {got}")
 
     def probability(self, score: float) -> float | None:
         """Of being relevant, in [0, 1], None without a curve. `Calibration((0, 1), (0, 0.5)).probability(0.5)` is 0.25."""
@@ -77,7 +80,7 @@ class Calibration:
         match = CONDITION.fullmatch(condition)
         if match is None or not 0 <= float(match[2]) <= 1:
             raise ProfileError(
-                f"threshold must be a number, 'profile', 'p>=P' or 'fpr<=F' with P and F in [0, 1]; got {condition!r}"
+                f"threshold must be a number, 'profile', 'p>=P' or 'fpr<=F' with P and F in [0, 1]; got {condition[:200]!r}"
             )
         wanted = float(match[2])
         if match[1].startswith("p"):

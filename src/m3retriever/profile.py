@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from m3retriever.calibration import calibration_of
-from m3retriever.errors import InvalidArgumentError, ProfileError
+from m3retriever.errors import InvalidArgumentError, ProfileError, shown
 from m3retriever.fusion import fuse, fusion_named
 from m3retriever.io import replace_text
 from m3retriever.types import MODES, ModeScores, Profile, Weights
@@ -34,16 +35,19 @@ PRESETS: dict[str, Weights] = {  # dense, sparse, colbert: starting points, to b
     "mkqa": Weights(1.0, 0.3, 1.0),  # the paper's, for questions in other languages than the answers
 }
 MAX_BYTES = 1_000_000  # a profile is a page of text; more is a mistake or an attack
+MOST_PARTS = 32  # of the dotted keys of a line: a.b.c has 3, and tomllib's time and memory grow with their square
+PART = re.compile(r"""\.[ \t]*(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*(?=\.)""")  # of a key, with more before and after
+MOST_DEPTH = 32  # tables and lists in each other; what is fitted has 4
+WHOLE = range(-(2**63), 2**63)  # what TOML calls an integer; tomllib reads longer ones
+SHOWN = 500  # characters of what is wrong, which may be as long as the file
 KEYS = {field.name for field in fields(Profile)}
 
 
 def load_profile(path: str | Path) -> Profile:
     """Read a profile; ProfileError says what is wrong with the file."""
     try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise ProfileError(f"a profile has at most {MAX_BYTES} bytes; {path} has {size}")
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(_bounded(Path(path)))
+        _check_size(path, content)
     except OSError as error:
         raise ProfileError(f"cannot read the profile {path}: {error.strerror}") from error
     except ProfileError:
@@ -53,17 +57,47 @@ def load_profile(path: str | Path) -> Profile:
     try:
         return _from_mapping(content)
     except (InvalidArgumentError, TypeError, ValueError, OverflowError) as error:
-        raise ProfileError(f"{path}: {error}") from error
+        raise ProfileError(f"{path}: {_short(str(error))}") from error
+
+
+def _bounded(path: Path) -> str:
+    """The file's text; ProfileError for one that would take the parser more than a moment."""
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ProfileError(f"a profile has at most {MAX_BYTES} bytes; {path} has {path.stat().st_size}")
+    text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MOST_PARTS and len(PART.findall(line)) > MOST_PARTS:
+            raise ProfileError(f"the keys of a profile's line have at most {MOST_PARTS} parts; {path}, line {number} has more")
+    return text
+
+
+def _check_size(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Refuse what is nested deeper, and numbers longer, than any profile has: nothing that follows has to expect them."""
+    waiting: list[tuple[Any, int]] = [(content, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MOST_DEPTH:
+            raise ProfileError(f"a profile's tables and lists are at most {MOST_DEPTH} deep; {path} has deeper ones")
+        if isinstance(value, dict | list):
+            waiting += ((one, depth + 1) for one in (value.values() if isinstance(value, dict) else value))
+        elif isinstance(value, int) and value not in WHOLE:
+            raise ProfileError(f"a profile's whole numbers fit 64 bits; {path} has a longer one")
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]}…"
 
 
 def as_profile(given: Profile | str | Path) -> Profile:
     """A Profile as it is, a file by its path, or a preset by its name; the weights of a preset fit any model."""
     if isinstance(given, Profile):
         return given
-    if str(given) in PRESETS and not Path(given).is_file():
+    if isinstance(given, str | Path) and str(given) in PRESETS and not Path(given).is_file():
         return Profile(weights=PRESETS[str(given)])
     if not isinstance(given, str | Path) or not str(given):
-        raise ProfileError(f"a profile is a Profile, a TOML file or one of {', '.join(PRESETS)}; got {given!r}")
+        raise ProfileError(f"a profile is a Profile, a TOML file or one of {', '.join(PRESETS)}; got {shown(given)}")
     return load_profile(given)
 
 
@@ -72,13 +106,14 @@ def check_profile(profile: Profile, model: str, precision: str | None = None) ->
     _check_fusion(profile)
     for mode in profile.calibration or {}:
         if mode not in (*MODES, "hybrid"):
-            raise ProfileError(f"calibration is for {', '.join(MODES)} or hybrid; got {mode!r}")
+            raise ProfileError(f"calibration is for {', '.join(MODES)} or hybrid; got {_short(repr(mode))}")
         calibration_of(profile, mode)
+    fitted, in_what = _short(repr(profile.model)), _short(str(profile.precision))
     if profile.model not in (None, model):
-        raise ProfileError(f"the profile was fitted on {profile.model!r}, not on {model!r}: fit it again for this model")
+        raise ProfileError(f"the profile was fitted on {fitted}, not on {model!r}: fit it again for this model")
     if None not in (profile.precision, precision) and profile.precision != precision:
         raise ProfileError(
-            f"the profile was fitted on {profile.model!r} in {profile.precision}, not in {precision}: scores differ; "
+            f"the profile was fitted on {fitted} in {in_what}, not in {precision}: scores differ; "
             "fit it again, or load the model in that precision"
         )
 
@@ -92,19 +127,15 @@ def _check_fusion(profile: Profile) -> None:
     except ProfileError:
         raise
     except InvalidArgumentError as error:
-        raise ProfileError(str(error)) from error
+        raise ProfileError(_short(str(error))) from error
     if fused.shape != (len(tried),) or not np.isfinite(fused).all():
-        raise ProfileError(
-            f"the parameters of the fusion {profile.fusion!r} give no finite scores; got {dict(profile.parameters)}"
-        )
+        got = _short(repr(dict(profile.parameters)))
+        raise ProfileError(f"the parameters of the fusion {profile.fusion!r} give no finite scores; got {got}")
 
 
 def save_profile(profile: Profile, path: str | Path) -> None:
-    """Write a profile as TOML; the file is replaced in one step, so a reader never sees half of it."""
-    try:
-        replace_text(path, profile_text(profile))
-    except OSError as error:
-        raise ProfileError(f"cannot write the profile {path}: {error.strerror}") from error
+    """Write a profile as TOML; the file is replaced in one step, so a reader never sees half; StoreError where it fails."""
+    replace_text(path, profile_text(profile))
 
 
 def profile_text(profile: Profile) -> str:

@@ -12,6 +12,7 @@ from m3retriever.errors import ProfileError
 from m3retriever.vectors import FloatArray
 
 POINTS = 120  # kept of a larger sample: half of them for the rarest tenth, which thresholds are about
+MOST_POINTS = 10_000  # of a curve in a profile: what is fitted has some hundreds, and every search looks at them
 SHOWN = 100  # characters of a wrong value in an error
 ROUNDING = 1e-9  # of a share
 TAIL = 10.0  # the tail beyond the sample falls as over its rarest factor of ten
@@ -32,6 +33,8 @@ class Rates:
 
     def __post_init__(self) -> None:
         scores, rates = finite_numbers(self.scores), finite_numbers(self.rates)
+        if len(scores) > MOST_POINTS:
+            raise ProfileError(f"rates have at most {MOST_POINTS} points; got {len(scores)}")
         if len(scores) != len(rates) or not len(scores):
             raise ProfileError(f"rates go with as many scores; got {len(rates)} and {len(scores)}")
         if (np.diff(scores) <= 0).any() or (np.diff(rates) >= 0).any():

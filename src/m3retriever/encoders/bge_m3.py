@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 NOT_NEEDED = ["onnx/*", "imgs/*", "*.msgpack", "*.ot", "*.h5", "long.jpg"]  # of the hub's repository: half of its bytes
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536, "mps": 8192}  # tokens a forward pass; padding is below 1 % either way
+CONFIG_BYTES = 1 << 20  # of config.json: BGE-M3's has 687
 SAMPLE = 1 << 20  # bytes read from each end of a weight file for the fingerprint
 
 
@@ -146,6 +148,30 @@ def _check_files(folder: Path) -> None:
             f"{folder} lacks {', '.join(missing)}; a checkpoint in BGE-M3's layout has them "
             "(without its heads, sparse and ColBERT scores would be random)"
         )
+    _check_config(folder)
+
+
+def _check_config(folder: Path) -> None:
+    """Refuse what transformers and peft would follow to a hub: compiled kernels, which are code, and another model."""
+    if (folder / "adapter_config.json").exists():
+        raise ModelLoadError(f"{folder} holds an adapter of another model: merge the two, and give the merged checkpoint")
+    with (folder / "config.json").open("rb") as file:
+        raw = file.read(CONFIG_BYTES + 1)
+    if len(raw) > CONFIG_BYTES:
+        raise ModelLoadError(f"{folder / 'config.json'} has more than {CONFIG_BYTES} bytes; a configuration is a page of text")
+    try:
+        waiting = [json.loads(raw)]
+    except (ValueError, RecursionError):
+        return  # transformers, which is asked next, says what is wrong with it
+    while waiting:
+        held = waiting.pop()
+        waiting += held if isinstance(held, list) else held.values() if isinstance(held, dict) else ()
+        for key in held if isinstance(held, dict) else ():
+            if "implementation" in key and "/" in str(held[key]):
+                raise ModelLoadError(
+                    f"{folder / 'config.json'} asks for code from a hub, {key} = {str(held[key])[:80]!r}: "
+                    "m3retriever loads no code; take the key out"
+                )
 
 
 def _tokenizers(folder: Path) -> list[Path]:

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "m3retriever-openvino"
 FIDELITY_FILE = "fidelity.json"
+FIDELITY_BYTES = 10_000  # read of it: ours has 200
 STEPS = 3  # load, write, compare
 SAMPLE_LENGTH = 512  # tokens of a text of the comparison
 
@@ -88,8 +89,11 @@ def openvino_parts(
 def stored_fidelity(folder: Path) -> Fidelity | None:
     """What an export's comparison with fp32 gave; None where it was not made."""
     try:
-        return Fidelity(**json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        with (folder / FIDELITY_FILE).open("rb") as file:
+            held: dict[str, Any] = json.loads(file.read(FIDELITY_BYTES))
+        numbers: dict[str, Any] = {name: value if isinstance(value, float) else int(value) for name, value in held.items()}
+        return Fidelity(**numbers)
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -14,10 +14,15 @@ import numpy as np
 
 from m3retriever.encoders.engine import Views, token_rows
 from m3retriever.errors import MissingExtraError, ModelLoadError
+from m3retriever.types import MODES, Mode
 from m3retriever.vectors import FloatArray, IntArray
 
 GRAPH_FILE, SETTINGS_FILE = "model.xml", "settings.json"
 GROUP = 64  # activations that share a scale; of 32, MaxSim tau is .989 instead of .988 on the mini model, in 1.3 times the time
+SETTINGS_BYTES = 10_000  # read of the settings: ours have 100
+MOST_POSITIONS = 1 << 20  # tokens: BGE-M3 has 8192
+OUTPUTS: dict[Mode, str] = {"colbert": "tokens", "sparse": "weights"}  # beside the dense one
+UNTOUCHED = np.float32(-1.5e30)  # marks what a call is to overwrite: no vector and no weight has it
 OUT_OF_MEMORY = ("bad_alloc", "out of memory", "allocate memory", "failed to allocate")  # as OpenVINO and the system say it
 
 
@@ -39,11 +44,13 @@ class OpenVINOEngine:
         openvino = imported()
         self.device = "cpu"
         try:
-            settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+            with (folder / SETTINGS_FILE).open("rb") as file:
+                settings = json.loads(file.read(SETTINGS_BYTES))
             self.dim, self.positions = int(settings["dim"]), int(settings["positions"])
-            self.modes = frozenset(settings["modes"])
-            compiled = openvino.Core().compile_model(folder / GRAPH_FILE, "CPU", _properties(settings["int8"]))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            self.modes = frozenset(mode for mode in MODES if mode in settings["modes"])
+            compiled = openvino.Core().compile_model(folder / GRAPH_FILE, "CPU", _properties(bool(settings["int8"])))
+            _check_shapes(compiled, self.dim, self.positions, self.modes)
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
             reason = str(error).strip().splitlines() or [""]
             raise ModelLoadError(
                 f"cannot load the export in {folder}: {type(error).__name__}: {reason[0]}; delete that folder, "
@@ -51,13 +58,18 @@ class OpenVINOEngine:
             ) from error
         self._request = compiled.create_infer_request()
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
+        self._given: list[FloatArray] = []  # what the last call gave
 
     def run(self, ids: IntArray, mask: IntArray) -> Views:
         """The views of a padded batch."""
         every, kept = token_rows(mask)
         given = {"ids": ids, "mask": mask, "every": every, "kept": kept}
+        for array in self._given:
+            array.flat[:1] = array.flat[-1:] = UNTOUCHED
         found = self._request.infer({name: given[name] for name in self._inputs}, share_inputs=True, share_outputs=True)
-        named = {name: array for port, array in found.items() for name in port.get_names()}
+        named: dict[str, FloatArray] = {name: array for port, array in found.items() for name in port.get_names()}
+        self._given = list(named.values())
+        _check_written(named, {"dense": len(ids), "tokens": len(kept), "weights": len(every)})
         tokens: FloatArray = named.get("tokens", np.empty((0, self.dim), np.float32))
         return Views(named["dense"], tokens, named.get("weights", np.empty(0, np.float32)))
 
@@ -67,6 +79,25 @@ class OpenVINOEngine:
 
     def free_memory(self) -> None:
         """Nothing: OpenVINO keeps what its largest batch needed."""
+
+
+def _check_written(given: dict[str, FloatArray], rows: dict[str, int]) -> None:
+    """MemoryError where OpenVINO found no memory: it raises nothing then, and gives what the call before left."""
+    for name, array in given.items():
+        if len(array) != rows[name] or UNTOUCHED in (*array.flat[:1], *array.flat[-1:]):
+            raise MemoryError(f"OpenVINO had no memory for a batch of {rows['dense']} texts")
+
+
+def _check_shapes(compiled: Any, dim: int, positions: int, modes: frozenset[Mode]) -> None:
+    """ValueError where the graph does not give what the settings say: what is made room for depends on them."""
+    shapes = {name: port.partial_shape for port in compiled.outputs for name in port.get_names()}
+    wanted = {"dense", *(output for mode, output in OUTPUTS.items() if mode in modes)}
+    vectors = [shapes[name] for name in wanted - {"weights"} if name in shapes]
+    if set(shapes) != wanted or any(len(shape) != 2 or shape[1] != dim for shape in vectors):
+        found = {name: str(shape) for name, shape in shapes.items()}
+        raise ValueError(f"want {sorted(wanted)} of {dim} numbers; got {found}")
+    if not 0 < positions <= MOST_POSITIONS:
+        raise ValueError(f"want from 1 to {MOST_POSITIONS} positions; got {positions}")
 
 
 def imported() -> Any:
