@@ -294,7 +294,7 @@ def test_what_is_no_where_document_is_refused(where_document):
 
 def test_what_chroma_can_answer_it_is_asked():
     asked = question({"$and": [{"n": 1}, {"#document": {"$contains": "a"}}, {"#id": {"$in": ["x", "y"]}}, {"#id": "y"}]})
-    assert (asked.where, asked.where_document, asked.ids) == ({"n": {"$eq": 1}}, {"$contains": "a"}, ("y",))
+    assert (asked.where, asked.where_document, asked.ids) == ({"n": {"$eq": 1}}, {"$regex": "a"}, ("y",))
     assert not asked.checked
     assert question({"$not": {"$and": [{"n": 1}, {"s": {"$nin": ["a"]}}]}}).where == {
         "$or": [{"n": {"$ne": 1}}, {"s": {"$in": ["a"]}}]
@@ -351,7 +351,7 @@ def test_many_values_are_looked_up_and_not_gone_through():
 def test_chroma_is_asked_for_no_more_than_it_can_take():
     many = {"$or": [{"n": number} for number in range(MOST_CONDITIONS + 1)]}
     asked = question({"$and": [many, {"s": "a"}, {"#document": {"$contains": "x"}}]})
-    assert (asked.where, asked.where_document, asked.checked) == ({"s": {"$eq": "a"}}, {"$contains": "x"}, (many,))
+    assert (asked.where, asked.where_document, asked.checked) == ({"s": {"$eq": "a"}}, {"$regex": "x"}, (many,))
     flat = question({"$and": [{"n": {"$ne": number}} for number in range(2 * MOST_CONDITIONS)]})
     assert (len(flat.where["$and"]), bool(flat.checked)) == (MOST_CONDITIONS, True)
     texts = question({"$and": [{"#document": {"$not_contains": str(number)}} for number in range(2 * MOST_CONDITIONS)]})

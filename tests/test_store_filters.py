@@ -14,6 +14,7 @@ from m3retriever.filters import predicate
 from m3retriever.stores import agreement, allowed
 from m3retriever.stores.allowed import Allowed
 from m3retriever.stores.candidates import best
+from m3retriever.stores.connection import JUST_NOW
 from m3retriever.stores.legs import exact_dense_leg, hnsw_dense_leg
 
 ENCODER = HashingEncoder(16)
@@ -152,6 +153,11 @@ def test_thirty_thousand_ids_are_answered_in_little_time(tmp_path):
     index.close()
 
 
+def rest():
+    """Wait until a file's time tells a further change from the last one."""
+    time.sleep(2 * JUST_NOW / 1e9)
+
+
 def test_an_answer_is_remembered_until_something_changes(store, monkeypatch):
     by_chroma, by_us = {"n": {"$lt": 3}}, {"$not": {"n": {"$gt": 2}}}
     named = {"$and": [{"#id": {"$in": ["d1", "new", "d3"]}}, {"odd": True}]}
@@ -159,6 +165,7 @@ def test_an_answer_is_remembered_until_something_changes(store, monkeypatch):
     def answers():
         return [store.ids(by_chroma), store.ids(by_us), store.ids(named)]
 
+    rest()
     first = answers()
     assert first == [["d0", "d1", "d2"], ["d0", "d1", "d2"], ["d1", "d3"]]
     with monkeypatch.context() as without:
@@ -175,14 +182,16 @@ def test_an_answer_is_remembered_until_something_changes(store, monkeypatch):
 def test_an_answer_from_the_middle_of_a_write_is_not_remembered(store):
     where, publish, answers = {"s": "new"}, store._payload.publish, []
 
-    def ask_and_then_publish(staged):  # Chroma has the change already, the payload has not
+    def ask_and_then_publish(*staged):  # Chroma has the change already, the payload has not
+        rest()
         answers.append(store.ids(where))
         answers.append(len(store._allowed._kept))
-        publish(staged)
+        publish(*staged)
 
     store._payload.publish = ask_and_then_publish
     filled(store, [Document("d3", "fox", {"s": "new"})])
     assert answers == [["d3"], 0]
+    rest()
     assert store.ids(where) == ["d3"]
     assert len(store._allowed._kept) == 1
 
@@ -303,13 +312,15 @@ def test_a_scan_that_rounds_still_brings_in_the_exactly_best(tmp_path_factory, s
 def test_what_hnsw_brings_in_beyond_what_is_allowed_does_not_count(store):
     vector = ENCODER.encode_queries(["w7 fox"]).dense[0]
     with store._reading() as snapshot:
-        live, names = Allowed(snapshot.live(), everything=True), ["d7", "nobody", "d8", "d9"]
+        live = Allowed(snapshot.live(), everything=True)
+        [*_, worst] = snapshot.ids(exact_dense_leg(snapshot, vector, live, len(live)))
+        names = ["d7", "nobody", "d8", worst]
         few = Allowed(snapshot.live() & (np.arange(len(snapshot.live())) < 10), everything=False)
 
         def found(allowed, depth, near):
-            return snapshot.ids(hnsw_dense_leg(snapshot, vector, allowed, depth, near[: depth + depth // 2]))
+            return snapshot.ids(hnsw_dense_leg(snapshot, vector, allowed, depth, near[: 2 * depth]))
 
-        three = Allowed(np.isin(np.arange(len(live.mask)), snapshot.slots(["d7", "d8", "d9"])), everything=False)
+        three = Allowed(np.isin(np.arange(len(live.mask)), snapshot.slots(["d7", "d8", worst])), everything=False)
         assert found(live, 2, names) == snapshot.ids(exact_dense_leg(snapshot, vector, three, 2))
         exactly = snapshot.ids(exact_dense_leg(snapshot, vector, live, 20))
         assert found(live, 20, names) == exactly, "too few came: all are scanned"

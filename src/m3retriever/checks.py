@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from m3retriever.errors import EncoderMismatchError, InvalidArgumentError, InvalidDocumentError, InvalidVectorsError
-from m3retriever.types import Document
+from m3retriever.errors import EncoderMismatchError, InvalidArgumentError, InvalidDocumentError, InvalidVectorsError, shown
+from m3retriever.types import MAX_DEPTH, Document
 from m3retriever.vectors import M3Vectors
 
 INT64 = range(-(2**63), 2**63)
-RESERVED_KEY = "chroma:document"
+RESERVED_PREFIX = "chroma:"  # of keys that Chroma keeps for itself, and does not give back
+MOST_VALUES = 5_000  # of one document's metadata: beyond 5,460 Chroma 1.5 takes the write, fails to apply it, and every
+# later call on the collection fails with it (SQLite's 32,766 variables, six a value)
 
 
 def check_documents(documents: Sequence[Document]) -> None:
@@ -23,21 +25,24 @@ def check_documents(documents: Sequence[Document]) -> None:
         if not isinstance(document, Document):
             raise InvalidDocumentError(f"want Document objects; got {type(document).__name__} at place {place}")
         if not isinstance(document.id, str) or not document.id:
-            raise InvalidDocumentError(f"a document's id must be a non-empty str; got {document.id!r} at place {place}")
-        _check_unicode(f"the id {document.id!r}", document.id)
+            raise InvalidDocumentError(f"a document's id must be a non-empty str; got {shown(document.id)} at place {place}")
+        _check_unicode(f"the id {shown(document.id)}", document.id)
         if not isinstance(document.text, str):
-            raise InvalidDocumentError(f"document {document.id!r}: text must be a str; got {type(document.text).__name__}")
-        _check_unicode(f"the text of document {document.id!r}", document.text)
+            raise InvalidDocumentError(f"document {shown(document.id)}: text must be a str; got {type(document.text).__name__}")
+        _check_unicode(f"the text of document {shown(document.id)}", document.text)
         _check_metadata(document)
     twice = [id for id, count in Counter(document.id for document in documents).items() if count > 1]
     if twice:
         raise InvalidDocumentError(
-            f"ids must be unique within one call; {twice[0]!r} comes more than once ({len(twice)} such ids)"
+            f"ids must be unique within one call; {shown(twice[0])} comes more than once ({len(twice)} such ids)"
         )
 
 
 def check_vectors(documents: Sequence[Document], vectors: M3Vectors, dim: int | None) -> None:
-    """Refuse vectors that do not belong to the documents: number, dimension, values not finite."""
+    """Refuse vectors that do not belong to the documents: number, dimension, values not finite. What is wrong with
+    one document's vectors is said with its id."""
+    if not isinstance(vectors, M3Vectors):
+        raise InvalidVectorsError(f"want M3Vectors; got {type(vectors).__name__}")
     if len(documents) != len(vectors):
         raise InvalidVectorsError(f"want one row of vectors a document; got {len(documents)} and {len(vectors)}")
     if dim is not None and len(documents) and vectors.dim != dim:
@@ -49,14 +54,29 @@ def check_vectors(documents: Sequence[Document], vectors: M3Vectors, dim: int | 
         with np.errstate(all="ignore"):
             if np.isfinite(values.sum()):  # what is not finite stays so in a sum: a third of the time of looking at each
                 continue
-        finite = np.isfinite(values)
-        if not finite.all():
-            raise InvalidVectorsError(f"{name} must be finite; got {int((~finite).sum())} values that are NaN or infinite")
-    if (vectors.sparse_weights < 0).any() or (vectors.sparse_ids < 0).any():
-        raise InvalidVectorsError("sparse ids and weights must be >= 0")
+        broken = ~np.isfinite(values)
+        if broken.any():
+            where = _of_row(documents, vectors, name, int(np.argwhere(broken)[0, 0]))
+            raise InvalidVectorsError(
+                f"{where}: {name} must be finite; got {int(broken.sum())} values that are NaN or infinite"
+            )
+    negative = (vectors.sparse_weights < 0) | (vectors.sparse_ids < 0)
+    if negative.any():
+        where = _of_row(documents, vectors, "sparse_weights", int(np.argmax(negative)))
+        raise InvalidVectorsError(f"{where}: sparse ids and weights must be >= 0")
     rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.sparse_offsets))
-    if ((np.diff(rows) == 0) & (np.diff(vectors.sparse_ids) <= 0)).any():
-        raise InvalidVectorsError("sparse ids must ascend within a text; use M3Vectors.from_rows")
+    falling = (np.diff(rows) == 0) & (np.diff(vectors.sparse_ids) <= 0)
+    if falling.any():
+        where = _of_row(documents, vectors, "sparse_ids", int(np.argmax(falling)))
+        raise InvalidVectorsError(f"{where}: sparse ids must ascend within a text; use M3Vectors.from_rows")
+
+
+def _of_row(documents: Sequence[Document], vectors: M3Vectors, name: str, row: int) -> str:
+    """The document that a row of `dense`, of `colbert` or of the sparse entries belongs to, in words."""
+    if name != "dense":
+        offsets = vectors.colbert_offsets if name == "colbert" else vectors.sparse_offsets
+        row = int(np.searchsorted(offsets, row, side="right")) - 1
+    return f"the vectors of document {shown(documents[row].id)}"
 
 
 def check_query(query: M3Vectors, dim: int | None) -> None:
@@ -67,29 +87,41 @@ def check_query(query: M3Vectors, dim: int | None) -> None:
         raise EncoderMismatchError(f"this index holds vectors of dimension {dim}; the query has {query.dim}")
     if not all(np.isfinite(part).all() for part in (query.dense, query.sparse_weights, query.colbert)):
         raise InvalidVectorsError("a query's vectors must be finite")
+    tokens = query.sparse_ids
+    if (query.sparse_weights < 0).any() or (tokens < 0).any() or (tokens[1:] <= tokens[:-1]).any():
+        raise InvalidVectorsError("a query's sparse ids must ascend, and they and the weights must be >= 0")
+
+
+def check_encoded(vectors: M3Vectors, count: int) -> M3Vectors:
+    """What an encoder gave for so many texts, as it is."""
+    if not isinstance(vectors, M3Vectors) or len(vectors) != count:
+        got = str(len(vectors)) if isinstance(vectors, M3Vectors) else type(vectors).__name__
+        raise InvalidVectorsError(f"an encoder gives M3Vectors with a row for each of {count} texts; got {got}")
+    return vectors
 
 
 def check_depth(depth: int) -> None:
     """Candidates a mode, >= 1."""
-    if depth < 1:
-        raise InvalidArgumentError(f"depth must be >= 1; got {depth}")
+    check_k(depth, "depth")
 
 
 def check_k(k: int, name: str = "k") -> None:
-    """How many hits are wanted, >= 1."""
+    """How many hits are wanted, >= 1 and at most MAX_DEPTH, which is more than any index holds."""
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-        raise InvalidArgumentError(f"{name} must be an integer >= 1; got {k!r}")
+        raise InvalidArgumentError(f"{name} must be an integer >= 1; got {shown(k)}")
+    if k > MAX_DEPTH:
+        raise InvalidArgumentError(f"{name} must be at most {MAX_DEPTH}; got {shown(k)}")
 
 
 def listed_ids(ids: Sequence[str]) -> list[str]:
     """The ids as a list; a single str, which is a sequence of str too, is refused."""
     if isinstance(ids, str):
-        raise InvalidArgumentError(f"ids is a list of str; got the str {ids!r}: write [{ids!r}]")
+        raise InvalidArgumentError(f"ids is a list of str; got the str {shown(ids)}: write [{shown(ids)}]")
     if not isinstance(ids, Iterable):
-        raise InvalidArgumentError(f"ids is a list of str; got {ids!r}")
+        raise InvalidArgumentError(f"ids is a list of str; got {shown(ids)}")
     ids = list(ids)
     if wrong := [id for id in ids if not isinstance(id, str)]:
-        raise InvalidArgumentError(f"ids is a list of str; got {wrong[0]!r} among them")
+        raise InvalidArgumentError(f"ids is a list of str; got {shown(wrong[0])} among them")
     return ids
 
 
@@ -110,19 +142,25 @@ def _check_unicode(what: str, text: str) -> None:
 
 def _check_metadata(document: Document) -> None:
     if not isinstance(document.metadata, Mapping):
-        raise InvalidDocumentError(f"document {document.id!r}: metadata must be a mapping; got {document.metadata!r}")
+        raise InvalidDocumentError(f"document {shown(document.id)}: metadata must be a mapping; got {shown(document.metadata)}")
+    count = 0
     for key, value in document.metadata.items():
-        where = f"document {document.id!r}, metadata key {key!r}"
-        if not isinstance(key, str) or not key or key[0] in "#$" or key == RESERVED_KEY:
-            raise InvalidDocumentError(f"{where}: a key must be a non-empty str that does not begin with # or $")
+        where = f"document {shown(document.id)}, metadata key {shown(key)}"
+        if not isinstance(key, str) or not key or key[0] in "#$" or key.startswith(RESERVED_PREFIX):
+            raise InvalidDocumentError(
+                f"{where}: a key must be a non-empty str that does not begin with #, $ or {RESERVED_PREFIX}"
+            )
         _check_unicode(where, key)
         if isinstance(value, list):
             if not value or len({type(one) for one in value}) != 1:
-                raise InvalidDocumentError(f"{where}: a list must be non-empty and of one type; got {value!r}")
+                raise InvalidDocumentError(f"{where}: a list must be non-empty and of one type; got {shown(value)}")
             for one in value:
                 _check_value(where, one)
         elif value is not None:
             _check_value(where, value)
+        count += len(value) if isinstance(value, list) else value is not None
+        if count > MOST_VALUES:
+            raise InvalidDocumentError(f"{where}: a document has at most {MOST_VALUES} metadata values, those in lists counted")
 
 
 def _check_value(where: str, value: Any) -> None:
@@ -134,6 +172,6 @@ def _check_value(where: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidDocumentError(f"{where}: a number must be finite; got {value}")
     if type(value) is int and value not in INT64:
-        raise InvalidDocumentError(f"{where}: an int must fit 64 bits; got {value}")
+        raise InvalidDocumentError(f"{where}: an int must fit 64 bits; got {shown(value)}")
     if isinstance(value, str):
         _check_unicode(where, value)

@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from m3retriever.errors import InvalidArgumentError
+from m3retriever.errors import InvalidArgumentError, shown
 from m3retriever.types import FloatArray
 
 
@@ -44,7 +44,7 @@ def mmr(scores: FloatArray, vectors: FloatArray, k: int, *, balance: float = 0.5
 def check_balance(balance: float) -> None:
     """How much relevance counts beside being different, in [0, 1]."""
     if not isinstance(balance, Real) or not 0 <= balance <= 1:
-        raise InvalidArgumentError(f"balance must be between 0 and 1; got {balance!r}")
+        raise InvalidArgumentError(f"balance must be between 0 and 1; got {shown(balance)}")
 
 
 def on_the_scale_of(scores: FloatArray, cosines: FloatArray) -> FloatArray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from functools import partial
 from itertools import islice
 from threading import Lock
@@ -11,10 +12,12 @@ from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from m3retriever.checks import check_documents, listed_ids
-from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, UnknownDocumentError
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, UnknownDocumentError, shown
 from m3retriever.filters import ID, about_text, both, check_where, predicate
-from m3retriever.ingest import Added, Behind, batches, same
-from m3retriever.passages import PASSAGE_OF, Split, as_split, owner_of, split_documents
+from m3retriever.ingest import Added, Behind, batches, runs, same, unique
+from m3retriever.observing.counters import count
+from m3retriever.observing.spans import span
+from m3retriever.passages import PASSAGE_OF, Split, as_split, check_splittable, owner_of, split_documents
 from m3retriever.twins import in_thread
 from m3retriever.types import (
     Adopts,
@@ -45,14 +48,23 @@ class Documents:
         if isinstance(store, Adopts):
             store.adopt(encoder.encode_documents)
 
-    def add(self, documents: Sequence[Document], *, progress: bool = False, split: Split | bool = False) -> Added:
+    def add(self, documents: Iterable[Document], *, progress: bool = False, split: Split | bool = False) -> Added:
         """Encode and store documents; one whose id is known replaces the old one.
 
         Documents that the index holds already, text and metadata alike, are not encoded again, so
         that an interrupted call can simply be repeated. When it returns, all of them are on disk.
 
+        A document that cannot be stored, wherever it stands, is refused with InvalidDocumentError before anything is
+        encoded or stored; for that an iterator is read to its end first, and where it raises nothing is stored. What
+        shows only later stops the call at its batch, and the batches before it (`ingest.batches`: 256 documents, or
+        200,000 characters) are stored, whole: an encoder that fails or gives vectors that are not finite
+        (InvalidVectorsError names the document), an id that a passage has, a disk that is full.
+
         Parameters
         ----------
+        documents
+            A list is checked as a whole before any of it is stored. An iterator may give more than fits memory: what
+            it gives is checked and stored run by run, a thousand documents at most, and nothing but ids is kept.
         split
             Whether, or how, to cut what is longer than the encoder reads into passages (`passages.split`), which
             are stored in the document's place. What is left of an earlier version of a document goes, passages
@@ -60,11 +72,18 @@ class Documents:
         """
         if isinstance(documents, Document):
             raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
+        if not isinstance(documents, Iterable) or isinstance(documents, str | bytes):
+            raise InvalidArgumentError(f"add takes a list of documents; got {shown(documents)}")
+        if isinstance(documents, Iterator):
+            return sum((self.add(run, progress=progress, split=split) for run in runs(unique(documents))), Added())
         documents, how = list(documents), as_split(split)
         check_documents(documents)
-        if how is None:
-            return self._add(documents, progress=progress)
-        return sum((self._add_split(batch, how, progress=progress) for batch in batches(documents)), Added())
+        if how is not None:
+            check_splittable(documents)
+        with span("add", documents=len(documents)):
+            if how is None:
+                return self._add(documents, progress=progress)
+            return sum((self._add_split(batch, how, progress=progress) for batch in batches(documents)), Added())
 
     def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
         """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped.
@@ -72,7 +91,7 @@ class Documents:
         Of a document that was split these are its passages, each by its own id; for all of them, by its id, write
         `delete_where({"passage_of": id})`.
         """
-        self._for_known(self.store.delete, listed_ids(ids), skip_unknown)
+        self._for_known(self._delete, listed_ids(ids), skip_unknown)
 
     def delete_where(
         self,
@@ -210,9 +229,19 @@ class Documents:
         changed = [document for document in documents if not same(document, held.get(document.id))]
         if changed:
             texts = [document.text for document in changed]
-            vectors = self.encoder.encode_documents(texts, progress=progress)
-            store.do(partial(self.store.add, changed, vectors))
+            with span("encode_documents", documents=len(texts)):
+                vectors = self.encoder.encode_documents(texts, progress=progress)
+            store.do(partial(copy_context().run, self._store, changed, vectors))  # spans in a thread belong to this call's
         return [document.id for document in changed]
+
+    def _store(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
+        self.store.add(documents, vectors)
+        count("documents_added", len(documents))
+
+    def _delete(self, ids: list[str]) -> None:
+        with span("delete", documents=len(ids)):
+            self.store.delete(ids)
+        count("documents_deleted", len(set(ids)))
 
     @staticmethod
     def _for_known(call: Callable[[list[str]], Result], ids: list[str], skip_unknown: bool) -> Result | None:

@@ -50,11 +50,15 @@ class Deeper:
 class Explanation:
     """One document seen from one query.
 
+    Of a document that does not pass the filter it says that, and nothing else: `document` has its id alone, there is no
+    score, rank, token or part, and `best` and `last` are those of documents that pass. Who may ask only with a filter
+    learns which ids are in the index, for an unknown id is an error, but nothing of what others store under them.
+
     Attributes
     ----------
     stage : where it stands: a hit, or the first stage that cut it
     score : the fused score (the mode's own when one mode was asked for); where it is no candidate, the
-        score it would have among them
+        score it would have among them; None where it is filtered out
     rank : its place (from 1) among the candidates; None where it is none of them
     scores : raw, by mode
     contributions : the parts whose sum is the score; empty for a fusion that is no sum
@@ -69,7 +73,7 @@ class Explanation:
     query: str
     document: Document
     stage: Stage
-    score: float
+    score: float | None
     rank: int | None
     scores: Mapping[Mode, float]
     contributions: Mapping[Mode, float]
@@ -95,7 +99,7 @@ class Explanation:
                 f"neither the dense nor the sparse search found it: raise the profile's depth to {self.deeper.depth}, or "
                 "search for words it contains"
             )
-        if self.threshold == math.inf:
+        if self.score is None or self.threshold == math.inf:
             return f"its score is {self.score:.4f}, and no score is as probable as the threshold asks for"
         if self.stage == "below threshold":
             return f"its score {self.score:.4f} is below the threshold {self.threshold:.4f}"
@@ -113,12 +117,10 @@ def explain(
     candidates: ModeScores,
     ranking: Ranking,
     k: int,
-    passes: bool,
     shared: tuple[SharedToken, ...] = (),
     deeper: Deeper | None = None,
 ) -> Explanation:
-    """Where a document stands among a query's candidates; `own` holds its scores, candidate or not, `passes`
-    says whether it passes the filter."""
+    """Where a document that passes the filter stands among a query's candidates; `own` holds its scores, candidate or not."""
     row = candidates.ids.index(document.id) if document.id in candidates.ids else None
     everyone = candidates if row is not None else _with(candidates, own)
     everyones = ranking.fuse(everyone)
@@ -126,9 +128,7 @@ def explain(
     rows = top_k(candidates, fused, len(candidates))
     eligible = ranking.eligible(candidates, fused, rows)
     stage: Stage = "hit"
-    if not passes:
-        stage = "filtered out"
-    elif row is None:
+    if row is None:
         stage = "not a candidate"
     elif row not in eligible:
         stage = "below threshold" if ranking.mode != "sparse" or fused[row] > 0 else "not a candidate"
@@ -145,11 +145,33 @@ def explain(
         contributions=ranking.parts(own),
         ranks={mode: places[row] for mode, places in ranks.items()} if row is not None else {},
         found_by=candidates.found_by[row] if row is not None else frozenset(),
-        best=float(fused[rows[0]]) if rows else None,
+        best=float(fused[eligible[0]]) if eligible else None,
         last=float(fused[eligible[k - 1]]) if len(eligible) >= k else None,
         threshold=ranking.threshold,
         shared_tokens=shared,
         deeper=deeper,
+    )
+
+
+def filtered_out(query: str, id: str, *, candidates: ModeScores, ranking: Ranking, k: int) -> Explanation:
+    """What there is to say of a document that does not pass the filter: that, and what the hits score."""
+    fused = ranking.fuse(candidates)
+    rows = top_k(candidates, fused, len(candidates))
+    eligible = ranking.eligible(candidates, fused, rows)
+    return Explanation(
+        query=query,
+        document=Document(id, ""),
+        stage="filtered out",
+        score=None,
+        rank=None,
+        scores={},
+        contributions={},
+        ranks={},
+        found_by=frozenset(),
+        best=float(fused[eligible[0]]) if eligible else None,
+        last=float(fused[eligible[k - 1]]) if len(eligible) >= k else None,
+        threshold=ranking.threshold,
+        shared_tokens=(),
     )
 
 

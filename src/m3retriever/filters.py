@@ -17,8 +17,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from m3retriever.checks import INT64, RESERVED_KEY
-from m3retriever.errors import InvalidFilterError
+from m3retriever.checks import INT64, RESERVED_PREFIX
+from m3retriever.errors import InvalidFilterError, shown
 from m3retriever.types import Document, Where
 
 CHROMA_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$not_contains")
@@ -52,7 +52,8 @@ def _check(where: Any, *, level: int) -> None:
         raise InvalidFilterError(f"a filter is nested at most {MOST_NESTED} deep; join flatly: {{'$and': [a, b, c]}}")
     if not isinstance(where, Mapping) or len(where) != 1:
         raise InvalidFilterError(
-            f"where must be a mapping with exactly one key (join several with $and); got {where!r}; for no filter pass None"
+            f"where must be a mapping with exactly one key (join several with $and); got {shown(where)}; for no filter "
+            "pass None"
         )
     [(key, condition)] = where.items()
     if key in JOINS:
@@ -63,8 +64,8 @@ def _check(where: Any, *, level: int) -> None:
         _check(condition, level=level + 1)
     elif key in (TEXT, ID):
         _check_special(key, *operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS))
-    elif not isinstance(key, str) or key.startswith(("#", "$")) or key == RESERVED_KEY:
-        raise InvalidFilterError(f"where takes a metadata key, {TEXT}, {ID}, $and, $or or $not; got {key!r}")
+    elif not isinstance(key, str) or not key or key.startswith(("#", "$", RESERVED_PREFIX)):
+        raise InvalidFilterError(f"where takes a metadata key, {TEXT}, {ID}, $and, $or or $not; got {shown(key)}")
     else:
         _check_operand(key, *operation(condition))
 
@@ -122,7 +123,7 @@ def _about_text(where_document: Any, *, level: int) -> Where:
     if not isinstance(where_document, Mapping) or len(where_document) != 1:
         raise InvalidFilterError(
             f"where_document must be a mapping with exactly one of {', '.join(TEXT_OPERATORS)}, $and, $or; "
-            f"got {where_document!r}; for no filter pass None"
+            f"got {shown(where_document)}; for no filter pass None"
         )
     [(key, condition)] = where_document.items()
     if key in JOINS and isinstance(condition, list | tuple) and level < MOST_NESTED:
@@ -182,14 +183,14 @@ def operation(condition: Any, allowed: Sequence[str] = OPERATORS) -> tuple[str, 
     if not isinstance(condition, Mapping):
         return "$eq", condition
     if len(condition) != 1 or next(iter(condition)) not in allowed:
-        raise InvalidFilterError(f"a condition takes exactly one of {', '.join(allowed)}; got {dict(condition)!r}")
+        raise InvalidFilterError(f"a condition takes exactly one of {', '.join(allowed)}; got {shown(dict(condition))}")
     [(operator, operand)] = condition.items()
     return operator, operand
 
 
 def _check_join(key: str, parts: Any, *, level: int) -> None:
     if not isinstance(parts, list | tuple) or len(parts) < 2:
-        raise InvalidFilterError(f"{key} takes a list of at least two filters; got {parts!r}")
+        raise InvalidFilterError(f"{key} takes a list of at least two filters; got {shown(parts)}")
     for part in parts:
         if part is None:
             raise InvalidFilterError(f"{key} takes filters; got None among them")
@@ -199,10 +200,10 @@ def _check_join(key: str, parts: Any, *, level: int) -> None:
 def _check_special(key: str, operator: str, operand: Any) -> None:
     """Conditions on the text take a non-empty str, on the id a str or a list of them."""
     if key == TEXT and operator not in TEXT_OPERATORS:
-        raise InvalidFilterError(f"a condition on {TEXT} takes one of {', '.join(TEXT_OPERATORS)}; got {operand!r}")
+        raise InvalidFilterError(f"a condition on {TEXT} takes one of {', '.join(TEXT_OPERATORS)}; got {shown(operand)}")
     values = operand if operator in ("$in", "$nin") else [operand]
     if not isinstance(values, list | tuple) or not values or not all(isinstance(value, str) and value for value in values):
-        raise InvalidFilterError(f"{operator} on {key} takes non-empty text; got {operand!r}")
+        raise InvalidFilterError(f"{operator} on {key} takes non-empty text; got {shown(operand)}")
     for value in values:
         _check_scalar(key, value)
 
@@ -210,30 +211,30 @@ def _check_special(key: str, operator: str, operand: Any) -> None:
 def _check_operand(key: str, operator: str, operand: Any) -> None:
     if operator in _COMPARE:
         if not _is_number(operand) and not isinstance(operand, str):
-            raise InvalidFilterError(f"{operator} on {key!r} takes an int, a float or a str; got {operand!r}")
+            raise InvalidFilterError(f"{operator} on {shown(key)} takes an int, a float or a str; got {shown(operand)}")
         _check_scalar(key, operand)
     elif operator in ("$in", "$nin"):
         if not isinstance(operand, list | tuple) or not operand or len({type(value) for value in operand}) != 1:
-            raise InvalidFilterError(f"{operator} on {key!r} takes a non-empty list of one type; got {operand!r}")
+            raise InvalidFilterError(f"{operator} on {shown(key)} takes a non-empty list of one type; got {shown(operand)}")
         for value in operand:
             _check_scalar(key, value)
     elif operator in ("$text_match", "$text_match_insensitive") and not isinstance(operand, str):
-        raise InvalidFilterError(f"{operator} on {key!r} takes a str; got {operand!r}")
+        raise InvalidFilterError(f"{operator} on {shown(key)} takes a str; got {shown(operand)}")
     elif operator == "$empty" and not isinstance(operand, bool):
-        raise InvalidFilterError(f"$empty on {key!r} takes true or false; got {operand!r}")
+        raise InvalidFilterError(f"$empty on {shown(key)} takes true or false; got {shown(operand)}")
     else:
         _check_scalar(key, operand)
 
 
 def _check_scalar(key: str, value: Any) -> None:
     if not isinstance(value, str | int | float | bool):
-        raise InvalidFilterError(f"a filter on {key!r} takes str, int, float or bool; got {value!r}")
+        raise InvalidFilterError(f"a filter on {shown(key)} takes str, int, float or bool; got {shown(value)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidFilterError(f"a filter on {key!r} takes finite numbers; got {value!r}")
+        raise InvalidFilterError(f"a filter on {shown(key)} takes finite numbers; got {shown(value)}")
     if isinstance(value, int) and int(value) not in INT64:  # of an IntEnum, `in` would try number by number
-        raise InvalidFilterError(f"a filter on {key!r} takes an int that fits 64 bits; got {value}")
+        raise InvalidFilterError(f"a filter on {shown(key)} takes an int that fits 64 bits; got {shown(value)}")
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidFilterError(f"a filter on {key!r} takes text; got {value!r}, which holds a lone surrogate")
+        raise InvalidFilterError(f"a filter on {shown(key)} takes text; got {shown(value)}, which holds a lone surrogate")
 
 
 def _text_test(operator: str, operand: str) -> Callable[[str], bool]:
@@ -243,7 +244,7 @@ def _text_test(operator: str, operand: str) -> Callable[[str], bool]:
     try:
         pattern = re.compile(operand)
     except (re.error, OverflowError, RecursionError) as error:
-        raise InvalidFilterError(f"{operator} takes a regular expression; got {operand!r}: {error}") from None
+        raise InvalidFilterError(f"{operator} takes a regular expression; got {shown(operand)}: {shown(str(error))}") from None
     return lambda text: (pattern.search(text) is not None) == wanted
 
 

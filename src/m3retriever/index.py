@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from m3retriever.checks import check_k, listed_ids
+from m3retriever.checks import check_encoded, check_k, listed_ids
 from m3retriever.diversity import check_balance, mmr, on_the_scale_of
 from m3retriever.documents import Documents, one_filter
-from m3retriever.errors import InvalidArgumentError, StoreError, UnknownDocumentError
-from m3retriever.explanation import Deeper, Explanation, SharedToken, deeper, explain, shared_tokens
+from m3retriever.errors import InvalidArgumentError, StoreError, UnknownDocumentError, shown
+from m3retriever.explanation import Deeper, Explanation, SharedToken, deeper, explain, filtered_out, shared_tokens
 from m3retriever.filters import predicate
-from m3retriever.fusion import mode_ranks, top_k
+from m3retriever.observing.answering import Answering, answers, noted
+from m3retriever.observing.query_log import QueryLog, as_query_log
+from m3retriever.observing.spans import span
 from m3retriever.passages import DocumentSearch
 from m3retriever.profile import as_profile, check_profile
-from m3retriever.ranking import Ranking, SearchMode, WeightsLike
+from m3retriever.ranking import Ranking, SearchMode, WeightsLike, ranked_hits
 from m3retriever.twins import in_thread
 from m3retriever.types import (
-    MODES,
     Encoder,
     FloatArray,
     Hit,
@@ -43,7 +44,7 @@ OWN_PROFILE = "profile.toml"  # in the index's folder
 DEEPEST = 5_000  # candidates among which `explain` looks for a document that is none at the depth asked for
 
 
-class M3Index(DocumentSearch, Documents):
+class M3Index(Answering, DocumentSearch, Documents):
     """Documents under a store, searched with BGE-M3's three scores.
 
     Safe to use from several threads. Every method has an async twin (`asearch` for `search`, ...) that
@@ -90,6 +91,7 @@ class M3Index(DocumentSearch, Documents):
         read_only: bool = False,
         precision: Precision | None = None,
         backend: Backend | None = None,
+        query_log: QueryLog | str | Path | None = None,
     ) -> M3Index:
         """The index in a folder; made with the first document where there is none.
 
@@ -109,12 +111,15 @@ class M3Index(DocumentSearch, Documents):
             Change no document; StoreError where there is no index. See `ChromaStore`.
         precision, backend
             How the model computes, as of `load_encoder`; whoever opens the index chooses, it is not kept.
+        query_log
+            A file that queries and what was answered are appended to, or a QueryLog; default: none.
         """
         if not str(path):
             raise InvalidArgumentError("path must name a folder; got ''")
         from m3retriever.encoders import DEFAULT_MODEL, as_encoder, source_of
         from m3retriever.stores.chroma import ChromaStore
 
+        log = as_query_log(query_log)
         if model is None and not ChromaStore.exists(path, collection):
             model = DEFAULT_MODEL
         encoder = None if model is None else as_encoder(model, precision, backend)  # before a folder is made for it
@@ -125,13 +130,16 @@ class M3Index(DocumentSearch, Documents):
             if encoder is None:
                 encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL, precision, backend)
             store.source = source_of(encoder)
-            return cls(encoder, store, _profile_of(profile, Path(path), encoder))
+            opened = cls(encoder, store, _profile_of(profile, Path(path), encoder))
+            opened.query_log = log
+            return opened
         except BaseException:
             store.close()
             raise
 
     # -- searching ---------------------------------------------------------------------------------
 
+    @answers
     def search(
         self,
         query: str,
@@ -177,6 +185,7 @@ class M3Index(DocumentSearch, Documents):
         )
         return hits
 
+    @answers
     def search_many(
         self,
         queries: Sequence[str],
@@ -198,6 +207,7 @@ class M3Index(DocumentSearch, Documents):
         vectors = self._encode_queries(texts)
         return [self._search(text, row, ranking, k, depth=depth, where=where) for text, row in zip(texts, vectors, strict=True)]
 
+    @answers
     def search_diverse(
         self,
         query: str,
@@ -223,6 +233,7 @@ class M3Index(DocumentSearch, Documents):
         check_balance(balance)
         return self._diverse(self.search(query, max(k, among), **settings), k, balance)
 
+    @answers
     def search_by_vector(
         self,
         vector: Sequence[float] | FloatArray,
@@ -242,6 +253,7 @@ class M3Index(DocumentSearch, Documents):
         where = one_filter(where, where_document)
         return [_dense_only(hit) for hit in self._search("", query, ranking, k, depth=k, where=where)]
 
+    @answers
     def search_diverse_by_vector(
         self,
         vector: Sequence[float] | FloatArray,
@@ -256,6 +268,8 @@ class M3Index(DocumentSearch, Documents):
         check_k(among, "among")
         check_balance(balance)
         return self._diverse(self.search_by_vector(vector, max(k, among), **settings), k, balance)
+
+    search_documents = answers(DocumentSearch.search_documents)
 
     def score(
         self,
@@ -314,7 +328,11 @@ class M3Index(DocumentSearch, Documents):
         where_document: Where | None = None,
         profile: Profile | str | Path | None = None,
     ) -> Explanation:
-        """Why a document has the place it has, or which stage cut it. Takes what `search` takes."""
+        """Why a document has the place it has, or which stage cut it. Takes what `search` takes.
+
+        Of a document that does not pass the filter it says only that; see `Explanation`. UnknownDocumentError where no
+        document has this id.
+        """
         check_k(k)
         chosen = self._chosen(profile)
         ranking = Ranking.of(chosen, mode, weights, threshold)
@@ -324,7 +342,8 @@ class M3Index(DocumentSearch, Documents):
             raise UnknownDocumentError([id], asked=1)
         vectors, depth = self._encode_queries([query]), max(chosen.depth, k)
         candidates = replace(self.store.search(vectors, depth=depth, where=where), query=query)
-        passes = where is None or id in self.ids(where, among=[id])
+        if where is not None and not (id in self.ids(where, among=[id]) and predicate(where, patterns=True)(document)):
+            return filtered_out(query, id, candidates=candidates, ranking=ranking, k=k)
         return explain(
             query,
             document,
@@ -332,16 +351,15 @@ class M3Index(DocumentSearch, Documents):
             candidates=candidates,
             ranking=ranking,
             k=k,
-            passes=passes,
             shared=self._shared_tokens(vectors, query, id),
-            deeper=self._deeper(query, vectors, id, ranking, depth, where) if passes and id not in candidates.ids else None,
+            deeper=self._deeper(query, vectors, id, ranking, depth, where) if id not in candidates.ids else None,
         )
 
     # -- async twins -------------------------------------------------------------------------------
 
     asearch = in_thread(search)
     asearch_many = in_thread(search_many)
-    asearch_documents = in_thread(DocumentSearch.search_documents)
+    asearch_documents = in_thread(search_documents)
     asearch_diverse = in_thread(search_diverse)
     asearch_by_vector = in_thread(search_by_vector)
     asearch_diverse_by_vector = in_thread(search_diverse_by_vector)
@@ -352,7 +370,9 @@ class M3Index(DocumentSearch, Documents):
     # -- steps -------------------------------------------------------------------------------------
 
     def _encode_queries(self, queries: Sequence[str]) -> M3Vectors:
-        return self.encoder.encode_queries([query.encode("utf-8", "replace").decode() for query in _listed(queries)])
+        texts = [query.encode("utf-8", "replace").decode() for query in _listed(queries)]
+        with span("encode", queries=len(texts)):
+            return check_encoded(self.encoder.encode_queries(texts), len(texts))
 
     def _chosen(self, profile: Profile | str | Path | None) -> Profile:
         """The profile of one call."""
@@ -365,23 +385,9 @@ class M3Index(DocumentSearch, Documents):
     def _search(
         self, query: str, vectors: M3Vectors, ranking: Ranking, k: int, *, depth: int, where: Where | None
     ) -> list[Hit]:
+        noted(query, ranking, depth=depth, where=where)
         scores = replace(self.store.search(vectors, depth=depth, where=where), query=query)
-        fused = ranking.fuse(scores)
-        rows = ranking.eligible(scores, fused, top_k(scores, fused, len(scores)))
-        ranks, passes = mode_ranks(scores), predicate(where, patterns=True)  # the store has searched for patterns
-        hits: list[Hit] = []
-        for start in range(0, len(rows), k):  # a second round only where a document changed meanwhile
-            batch = rows[start : start + k]
-            held = self._held([scores.ids[row] for row in batch])
-            for row in batch:
-                document = held.get(scores.ids[row])
-                if document is not None and passes(document):
-                    place = {mode: ranks[mode][row] for mode in MODES}
-                    score, by_mode = float(fused[row]), scores.of(row)
-                    hits.append(Hit(document, score, by_mode, place, scores.found_by[row], *ranking.judged(score, by_mode)))
-            if len(hits) >= k:
-                break
-        return hits[:k]
+        return ranked_hits(scores, ranking, k, self._held, predicate(where, patterns=True))  # the store looked for patterns
 
     def _deeper(
         self, query: str, vectors: M3Vectors, id: str, ranking: Ranking, depth: int, where: Where | None
@@ -423,10 +429,10 @@ def check_index(index: M3Index) -> M3Index:
 def _listed(queries: Sequence[str]) -> list[str]:
     """The queries as a list; InvalidArgumentError for one that is no str, or one str alone."""
     if isinstance(queries, str) or not isinstance(queries, Iterable):
-        raise InvalidArgumentError(f"a query is a str, queries are a list of them; got {queries!r}")
+        raise InvalidArgumentError(f"a query is a str, queries are a list of them; got {shown(queries)}")
     listed = list(queries)
     if not all(isinstance(query, str) for query in listed):
-        raise InvalidArgumentError(f"a query is a str; got {listed!r}")
+        raise InvalidArgumentError(f"a query is a str; got {shown(listed)}")
     return listed
 
 
@@ -454,6 +460,8 @@ def _source(settings: Mapping[str, str | None]) -> str | None:
             f"this index was made with an Encoder object, {settings['model']!r}, which has no name to load it by: "
             "give it as model="
         )
+    if (source := settings["source"]) is not None and source.startswith(("//", "\\\\")):
+        raise InvalidArgumentError(f"this index names a model on another machine, {source!r}: give it as model= to trust it")
     return settings["source"]
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from m3retriever.errors import InvalidDocumentError
 from m3retriever.types import Document
 
 logger = logging.getLogger(__name__)
 
 BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
 BATCH_CHARACTERS = 200_000  # and their texts: about 50,000 tokens, whose vectors take 200 MB at d = 1024; two are held
+RUN_BATCHES = 4  # of an iterator are held at a time: enough to encode one while another is stored
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,23 @@ class Added:
 
 
 def same(document: Document, held: Document | None) -> bool:
-    """Whether a document is held already, text and metadata alike; values of other types are not alike."""
+    """Whether a document is held already, text and metadata alike; values of other types are not alike.
+
+    A float is like its next neighbours but one, for as such Chroma 1.5 gives back some that have 16 digits or more.
+    """
     if held is None or document.text != held.text:
         return False
     stored = {key: value for key, value in document.metadata.items() if value is not None}
-    kept = dict(held.metadata)
-    return stored == kept and all(_types(stored[key]) == _types(kept[key]) for key in stored)
+    return stored.keys() == held.metadata.keys() and all(alike(value, held.metadata[key]) for key, value in stored.items())
 
 
-def _types(value: Any) -> list[type]:
-    return [type(one) for one in value] if isinstance(value, list) else [type(value)]
+def alike(value: Any, held: Any) -> bool:
+    """Whether one metadata value is the other, as Chroma gives it back."""
+    if isinstance(value, list):
+        return isinstance(held, list) and len(value) == len(held) and all(map(alike, value, held))
+    if type(value) is not type(held):
+        return False
+    return bool(value == held or (isinstance(value, float) and abs(value - held) <= 2 * math.ulp(value)))
 
 
 def batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
@@ -52,6 +62,32 @@ def batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
             start, characters = place, len(document.text)
     if documents:
         yield documents[start:]
+
+
+def runs(documents: Iterable[Document], *, most: int = RUN_BATCHES * BATCH) -> Iterator[list[Document]]:
+    """Documents in lists of at most `most`, and of RUN_BATCHES batches' characters: what is held of more than fits memory."""
+    run: list[Document] = []
+    characters = 0
+    for document in documents:
+        size = len(document.text) if isinstance(document, Document) and isinstance(document.text, str) else 0
+        if run and (len(run) >= most or characters + size > RUN_BATCHES * BATCH_CHARACTERS):
+            yield run
+            run, characters = [], 0
+        run.append(document)
+        characters += size
+    if run:
+        yield run
+
+
+def unique(documents: Iterable[Document]) -> Iterator[Document]:
+    """Documents as they come; InvalidDocumentError for an id that comes a second time. Keeps the ids, and nothing else."""
+    seen = set[str]()
+    for document in documents:
+        if isinstance(document, Document) and isinstance(document.id, str):  # what is none is told by whoever stores it
+            if document.id in seen:
+                raise InvalidDocumentError(f"ids must be unique within one call; {document.id!r} comes more than once")
+            seen.add(document.id)
+        yield document
 
 
 class Behind:

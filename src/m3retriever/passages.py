@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from m3retriever.checks import check_k
-from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
-from m3retriever.types import Document, Encoder, Hit, Profile, Token, Tokenizes, Where
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, shown
+from m3retriever.types import MAX_DEPTH, Document, Encoder, Hit, Profile, Token, Tokenizes, Where
 
 PASSAGE_OF, PASSAGE, START, END = RESERVED = ("passage_of", "passage", "passage_start", "passage_end")
 PASSAGE_ID = re.compile(r"(.+)#[1-9][0-9]*", re.DOTALL)
@@ -101,16 +101,22 @@ def split(document: Document, encoder: Encoder, how: Split | None = None) -> lis
     """
     if not isinstance(encoder, Tokenizes):
         raise InvalidArgumentError(f"{type(encoder).__name__} has no tokenize, so it cannot say where a text is too long")
-    if taken := [key for key in RESERVED if document.metadata.get(key) is not None]:
-        raise InvalidDocumentError(
-            f"document {document.id!r}: the metadata key {taken[0]!r} is the one that passages have; "
-            "rename it, or add what is a passage already without split"
-        )
+    check_splittable([document])
     cut = _Cut(document.text, encoder.tokenize, *(how or Split()).tokens(encoder))
     spans = list(cut.spans())
     if len(spans) == 1:
         return [document]
     return [_passage(document, number, start, end) for number, (start, end) in enumerate(spans, start=1)]
+
+
+def check_splittable(documents: Sequence[Document]) -> None:
+    """Refuse documents whose metadata have a key that passages get."""
+    for document in documents:
+        if taken := [key for key in RESERVED if document.metadata.get(key) is not None]:
+            raise InvalidDocumentError(
+                f"document {shown(document.id)}: the metadata key {taken[0]!r} is the one that passages have; "
+                "rename it, or add what is a passage already without split"
+            )
 
 
 def parent_of(document: Document) -> str | None:
@@ -201,7 +207,7 @@ def document_hits(hits: Sequence[Hit], *, aggregate: Aggregation = "best", top: 
 def check_aggregation(aggregate: str, top: int) -> None:
     """InvalidArgumentError for an aggregation that there is not."""
     if aggregate not in AGGREGATIONS:
-        raise InvalidArgumentError(f"aggregate must be one of {', '.join(AGGREGATIONS)}; got {aggregate!r}")
+        raise InvalidArgumentError(f"aggregate must be one of {', '.join(AGGREGATIONS)}; got {shown(aggregate)}")
     check_k(top, "top")
 
 
@@ -239,13 +245,13 @@ class DocumentSearch:
         """
         check_k(k)
         check_aggregation(aggregate, top)
-        count, seen = 2 * max(self._chosen(settings.get("profile")).depth, k), -1
+        count, seen = min(2 * max(self._chosen(settings.get("profile")).depth, k), MAX_DEPTH), -1
         while True:
             hits = self.search(query, count, **settings)
             found = document_hits(hits, aggregate=aggregate, top=top)
             if len(found) >= k or len(hits) <= seen or count >= len(self):
                 return found[:k]
-            count, seen = count * WIDER, len(hits)
+            count, seen = min(count * WIDER, MAX_DEPTH), len(hits)
 
 
 def _together(scores: Sequence[float], aggregate: Aggregation, top: int) -> float:

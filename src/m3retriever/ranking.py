@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, TypeAlias
@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from m3retriever.calibration import Calibration, calibration_of
-from m3retriever.errors import InvalidArgumentError, ProfileError
-from m3retriever.fusion import SUMMANDS, contributions, fuse
-from m3retriever.types import MODES, FloatArray, Mode, ModeScores, Profile, Weights
+from m3retriever.errors import InvalidArgumentError, ProfileError, shown
+from m3retriever.fusion import SUMMANDS, contributions, fuse, mode_ranks, top_k
+from m3retriever.observing.spans import span
+from m3retriever.types import MODES, Document, FloatArray, Hit, Mode, ModeScores, Profile, Weights, is_finite
 
 SearchMode = Literal["hybrid", "dense", "sparse", "colbert"]
 WeightsLike: TypeAlias = Weights | Sequence[float] | Mapping[Mode, float]
@@ -37,7 +38,7 @@ class Ranking:
         Weights given here make a weighted sum of a fusion that has none of its own to replace.
         """
         if not isinstance(mode, str) or mode not in SEARCH_MODES:
-            raise InvalidArgumentError(f"mode must be one of {', '.join(SEARCH_MODES)}; got {mode!r}")
+            raise InvalidArgumentError(f"mode must be one of {', '.join(SEARCH_MODES)}; got {shown(mode)}")
         if weights is not None and mode != "hybrid":
             raise InvalidArgumentError(f"weights go with mode 'hybrid'; got mode {mode!r}")
         own = weights is None or profile.fusion in SUMMANDS
@@ -89,6 +90,37 @@ class Ranking:
         return min(max(float(value), 0.0), 1.0)
 
 
+def ranked_hits(
+    scores: ModeScores,
+    ranking: Ranking,
+    k: int,
+    fetch: Callable[[Sequence[str]], Mapping[str, Document]],
+    passes: Callable[[Document], bool],
+) -> list[Hit]:
+    """The k best candidates as hits, best first; `fetch` gives those of the documents that are still there.
+
+    Documents that no longer pass are left out, and the next best looked up in their place.
+    """
+    with span("fusion", candidates=len(scores)):
+        fused = ranking.fuse(scores)
+        rows = ranking.eligible(scores, fused, top_k(scores, fused, len(scores)))
+        ranks = mode_ranks(scores)
+    hits: list[Hit] = []
+    for start in range(0, len(rows), k):  # a second round only where a document changed meanwhile
+        batch = rows[start : start + k]
+        with span("documents", documents=len(batch)):
+            held = fetch([scores.ids[row] for row in batch])
+        for row in batch:
+            document = held.get(scores.ids[row])
+            if document is not None and passes(document):
+                place = {mode: ranks[mode][row] for mode in MODES}
+                score, by_mode = float(fused[row]), scores.of(row)
+                hits.append(Hit(document, score, by_mode, place, scores.found_by[row], *ranking.judged(score, by_mode)))
+        if len(hits) >= k:
+            break
+    return hits[:k]
+
+
 def _threshold(profile: Profile, mode: SearchMode, threshold: float | str | None, *, weighted: bool, own: bool) -> float | None:
     """The lowest score that counts: a number as given, or what the profile knows."""
     if threshold is None:
@@ -101,6 +133,6 @@ def _threshold(profile: Profile, mode: SearchMode, threshold: float | str | None
         if weighted:
             raise ProfileError(f"threshold {threshold!r} goes with the profile's weights; got others for this call")
         return (calibration_of(profile, mode) or Calibration()).threshold(threshold)
-    if not isinstance(threshold, Real) or isinstance(threshold, bool) or not np.isfinite(float(threshold)):
-        raise InvalidArgumentError(f"threshold must be a finite number, 'profile', 'p>=P' or 'fpr<=F'; got {threshold!r}")
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or not is_finite(threshold):
+        raise InvalidArgumentError(f"threshold must be a finite number, 'profile', 'p>=P' or 'fpr<=F'; got {shown(threshold)}")
     return float(threshold)

@@ -130,15 +130,16 @@ def print_explanation(explanation: Explanation) -> None:
     console = _console()
     console.print(_line(f"{explanation.document.id}: {explanation.stage}; {explanation.advice}"))
     table = _table("mode", "score", "part", "rank", "found by it")
-    for one in MODES:
+    for one in MODES if explanation.score is not None else ():
         part = explanation.contributions.get(one)
         rank = explanation.ranks.get(one)
         table.add_row(
             *_cells(one, f"{explanation.scores[one]:.4f}", "" if part is None else f"{part:.4f}"),
             *_cells("" if rank is None else str(rank), "yes" if one in explanation.found_by else ""),
         )
-    table.add_row(*_cells("score", "", f"{explanation.score:.4f}", str(explanation.rank or ""), ""))
-    console.print(table)
+    if explanation.score is not None:
+        table.add_row(*_cells("score", "", f"{explanation.score:.4f}", str(explanation.rank or ""), ""))
+        console.print(table)
     if explanation.last is not None:
         console.print(Text(f"first hit {explanation.best:.4f}, last hit {explanation.last:.4f}"))
     if explanation.shared_tokens:

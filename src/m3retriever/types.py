@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runt
 
 import numpy as np
 
-from m3retriever.errors import InvalidArgumentError
+from m3retriever.errors import InvalidArgumentError, shown
 from m3retriever.vectors import FloatArray, IntArray, M3Vectors
 
 Mode = Literal["dense", "sparse", "colbert"]
@@ -47,7 +47,8 @@ class Document:
     """A text to be retrieved, under an id that is unique in its store.
 
     Metadata values are str, int, float, bool or a non-empty list of one of them, as Chroma stores
-    them; a key whose value is None counts as absent.
+    them; a key whose value is None counts as absent. A float with more than 15 digits may come back
+    from Chroma as one beside it (2e-16 of its size away): ask for such with $gte and $lte, not $eq.
     """
 
     id: str
@@ -68,10 +69,10 @@ class Weights:
 
     def __post_init__(self) -> None:
         values = tuple(self)
-        if not all(isinstance(value, Real) and math.isfinite(value) for value in values):
-            raise InvalidArgumentError(f"weights must be three finite numbers; got {values}")
+        if not all(isinstance(value, Real) and is_finite(value) for value in values):
+            raise InvalidArgumentError(f"weights must be three finite numbers; got {shown(values)}")
         if min(values) < 0 or sum(values) == 0:
-            raise InvalidArgumentError(f"weights must be >= 0 and not all 0; got {values}")
+            raise InvalidArgumentError(f"weights must be >= 0 and not all 0; got {shown(values)}")
 
     @classmethod
     def of(cls, value: Weights | Sequence[float] | Mapping[Mode, float]) -> Weights:
@@ -80,10 +81,11 @@ class Weights:
             return value
         if isinstance(value, Mapping):
             if unknown := set(value) - set(MODES):
-                raise InvalidArgumentError(f"weights by mode take {', '.join(MODES)}; got {sorted(unknown)}")
+                raise InvalidArgumentError(f"weights by mode take {', '.join(MODES)}; got {shown(sorted(map(str, unknown)))}")
             return cls(*(value.get(mode, 0.0) for mode in MODES))
-        if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != len(MODES):
-            raise InvalidArgumentError(f"weights must be three numbers (dense, sparse, colbert); got {value!r}")
+        ordered = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes)
+        if not ordered or len(value) != len(MODES):
+            raise InvalidArgumentError(f"weights must be three numbers (dense, sparse, colbert); got {shown(value)}")
         return cls(*value)
 
     def __iter__(self) -> Iterator[float]:
@@ -192,8 +194,8 @@ class Profile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", Weights.of(self.weights))
-        if isinstance(self.depth, bool) or not hasattr(self.depth, "__index__") or self.depth < 1:
-            raise InvalidArgumentError(f"depth must be an integer >= 1; got {self.depth!r}")
+        if isinstance(self.depth, bool) or not isinstance(self.depth, int | np.integer) or self.depth < 1:
+            raise InvalidArgumentError(f"depth must be an integer >= 1; got {shown(self.depth)}")
         object.__setattr__(self, "depth", operator.index(self.depth))
         if self.depth > MAX_DEPTH:
             raise InvalidArgumentError(f"depth must be at most {MAX_DEPTH}")
@@ -204,14 +206,24 @@ class Profile:
         for name in ("parameters", "fitted"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InvalidArgumentError(f"{name} must be a mapping; got {getattr(self, name)!r}")
-        if not isinstance(self.thresholds, Mapping) or not all(map(_is_finite, self.thresholds.values())):
-            raise InvalidArgumentError(f"thresholds must be finite numbers by mode; got {self.thresholds!r}")
+        if not isinstance(self.thresholds, Mapping) or not all(map(_is_threshold, self.thresholds.values())):
+            raise InvalidArgumentError(f"thresholds must be finite numbers by mode; got {shown(self.thresholds)}")
         if unknown := set(self.thresholds) - {*MODES, "hybrid"}:
-            raise InvalidArgumentError(f"thresholds are for {', '.join(MODES)} or hybrid; got {sorted(unknown)}")
+            raise InvalidArgumentError(
+                f"thresholds are for {', '.join(MODES)} or hybrid; got {shown(sorted(map(str, unknown)))}"
+            )
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite(number: Any) -> bool:
+    """Whether a real number is one that a float can hold: neither NaN nor infinite nor an int of 400 digits."""
+    try:
+        return math.isfinite(float(number))
+    except OverflowError:
+        return False
+
+
+def _is_threshold(value: Any) -> bool:
+    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool) and is_finite(value)
 
 
 class Token(NamedTuple):

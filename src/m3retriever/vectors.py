@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from m3retriever.errors import InvalidVectorsError
+from m3retriever.errors import InvalidVectorsError, shown
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -46,7 +46,7 @@ class M3Vectors:
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+            object.__setattr__(self, name, _as_array(name, getattr(self, name), dtype))
         if self.dense.ndim != 2 or self.colbert.ndim != 2 or self.dense.shape[1] != self.colbert.shape[1]:
             raise InvalidVectorsError(f"want dense (n, d) and colbert (t, d); got {self.dense.shape}, {self.colbert.shape}")
         if self.sparse_ids.shape != self.sparse_weights.shape or self.sparse_ids.ndim != 1:
@@ -115,10 +115,7 @@ class M3Vectors:
     @classmethod
     def dense_only(cls, vector: Sequence[float] | FloatArray) -> M3Vectors:
         """One text of which only the dense vector is known, (d,); brought to norm 1, without tokens."""
-        try:
-            dense = np.asarray(vector, np.float64)
-        except (TypeError, ValueError) as error:
-            raise InvalidVectorsError(f"a dense vector is one row of numbers: {error}") from error
+        dense = _as_array("a dense vector", vector, np.float64)
         if dense.ndim != 1 or not np.isfinite(dense).all() or not dense.any():
             raise InvalidVectorsError(f"a dense vector is one row of finite numbers, not all 0; got shape {dense.shape}")
         dense = dense / np.abs(dense).max()  # first, so that no square is too large or too small
@@ -161,14 +158,14 @@ class M3Vectors:
         sparse : n mappings of token id (an int, or a str of one) to weight; weights <= 0 are left out
         colbert : n arrays (t_i, d)
         """
-        dense = np.asarray(dense, np.float32)
+        dense = _as_array("dense", dense, np.float32)
         if dense.ndim != 2 or not len(dense) == len(sparse) == len(colbert):
             raise InvalidVectorsError(f"want dense (n, d) and n rows of each; got {dense.shape}, {len(sparse)}, {len(colbert)}")
-        rows = [sorted((int(token), float(weight)) for token, weight in row.items() if not weight <= 0) for row in sparse]
-        tokens = [_token_vectors(np.asarray(row, np.float32), dense.shape[1]) for row in colbert]
+        rows = [_sparse_row(row) for row in sparse]
+        tokens = [_token_vectors(_as_array("colbert", row, np.float32), dense.shape[1]) for row in colbert]
         return cls(
             dense,
-            np.array([token for row in rows for token, _ in row], np.int32),
+            np.array([token for row in rows for token, _ in row], np.int64),
             np.array([weight for row in rows for _, weight in row], np.float32),
             offsets([len(row) for row in rows]),
             np.concatenate(tokens) if tokens else np.empty((0, dense.shape[1]), np.float32),
@@ -189,6 +186,31 @@ _DTYPES = {
 def offsets(lengths: Sequence[int] | IntArray) -> IntArray:
     """Where each of n consecutive pieces begins, and the end: (n + 1,) int64. offsets([2, 3]) is [0, 2, 5]."""
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))]).astype(np.int64)
+
+
+def _as_array(name: str, given: Any, dtype: type) -> npt.NDArray[Any]:
+    """Numbers of the wanted kind; InvalidVectorsError for anything else, rather than a number that says another."""
+    if isinstance(given, np.ndarray) and given.dtype == dtype:
+        return given
+    floating = issubclass(dtype, np.floating)
+    try:
+        array = np.asarray(given)
+        if array.size and array.dtype.kind not in ("biuf" if floating else "iu"):
+            raise TypeError(f"got {array.dtype}")
+        if not floating and array.size and not (np.iinfo(dtype).min <= array.min() <= array.max() <= np.iinfo(dtype).max):
+            raise OverflowError(f"got {array.min()} to {array.max()}, which do not fit {np.dtype(dtype)}")
+        with np.errstate(over="ignore"):  # what becomes infinite is refused where it is stored or searched with
+            return array.astype(dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        wanted = "real" if floating else "whole"
+        raise InvalidVectorsError(f"{name} must be {wanted} numbers, as many in every row; {shown(str(error))}") from error
+
+
+def _sparse_row(row: Mapping[Any, float]) -> list[tuple[int, float]]:
+    try:
+        return sorted((int(token), float(weight)) for token, weight in row.items() if not weight <= 0)
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidVectorsError(f"want a text's sparse row as {{token id: weight}}; got {shown(row)}") from error
 
 
 def _token_vectors(row: FloatArray, dim: int) -> FloatArray:

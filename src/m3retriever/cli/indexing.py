@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -11,9 +12,10 @@ import typer
 from m3retriever.cli.opening import existing, open_index, report_cut
 from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, ModelOption, PathOption, PrecisionOption
 from m3retriever.cli.terminal import progress, say, show
-from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, shown
 
 if TYPE_CHECKING:
+    from m3retriever.ingest import Added
     from m3retriever.passages import Split
     from m3retriever.types import Document
 
@@ -40,7 +42,7 @@ def index(
 ) -> None:
     """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
     from m3retriever.index import OWN_PROFILE
-    from m3retriever.ingest import Added
+    from m3retriever.ingest import Added, runs
     from m3retriever.passages import parents_of
     from m3retriever.profile import save_profile
 
@@ -67,14 +69,11 @@ def index(
         opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
         if not split and parents_of(opened):
             say("warning: this index holds passages; without --split, passages of documents that are indexed again stay")
-        total, batch = Added(), []
-        for document in _documents(files, report if skip_bad else None, clean=clean):
-            batch.append(document)
-            if len(batch) == BATCH:
-                total, batch = total + opened.add(batch, split=how), []
-                advance(BATCH)
-        total += opened.add(batch, split=how)
-        advance(len(batch))
+        total = Added()
+        with _saying_what_was_stored(lambda: total):
+            for batch in runs(_documents(files, report if skip_bad else None, clean=clean), most=BATCH):
+                total += opened.add(batch, split=how)
+                advance(len(batch))
         report_cut(opened)
         done = {"new": total.new, "replaced": total.replaced, "unchanged": total.unchanged, "skipped": len(bad)}
         summary = ", ".join(f"{count} {name}" for name, count in done.items() if count or name == "new")
@@ -93,19 +92,39 @@ def _split(split: bool, size: int | None, overlap: int | None) -> Split | bool:
 def _documents(
     files: Sequence[Path], on_bad: Callable[[InvalidDocumentError], None] | None, *, clean: bool
 ) -> Iterator[Document]:
-    """The documents of all files, cleaned where that is wanted; an id that comes twice is an error."""
+    """The documents of all files, cleaned where that is wanted; an id that comes twice is an error, as a bad line is."""
     from m3retriever.cleaning import clean_document
     from m3retriever.io import read_documents
 
     seen = set[str]()
     for file in files:
         for document in read_documents(file, on_bad=on_bad):
-            if document.id in seen:
-                raise InvalidDocumentError(
-                    f"{file}: the id {document.id!r} comes a second time in this run; ids must be unique"
-                )
-            seen.add(document.id)
-            yield clean_document(document) if clean else document
+            if document.id not in seen:
+                seen.add(document.id)
+                yield clean_document(document) if clean else document
+                continue
+            twice = InvalidDocumentError(
+                f"{file}: the id {shown(document.id)} comes a second time in this run; ids must be unique"
+            )
+            if on_bad is None:
+                raise twice
+            on_bad(twice)
+
+
+@contextmanager
+def _saying_what_was_stored(added: Callable[[], Added]) -> Iterator[None]:
+    """A document that is refused ends a run in whose course others were stored already: the error then says so."""
+    try:
+        yield
+    except InvalidDocumentError as error:
+        done = added()
+        stored = done.new + done.replaced + done.unchanged
+        if not stored:
+            raise
+        raise InvalidDocumentError(
+            f"{error}; the {stored} documents before it are stored: mend the file and start again, or leave such lines out "
+            "with --skip-bad"
+        ) from error
 
 
 def info(path: PathOption, collection: CollectionOption = None, as_json: JsonOption = False) -> None:

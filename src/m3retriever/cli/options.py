@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from m3retriever.errors import InvalidArgumentError
+from m3retriever.errors import InvalidArgumentError, shown
 
 PathOption = Annotated[Path, typer.Option("--path", help="Folder of the index.")]
 CollectionOption = Annotated[Optional[str], typer.Option(help="Chroma collection.")]  # noqa: UP045  # typer reads it at run time
@@ -50,6 +50,7 @@ ExactOption = Annotated[
     typer.Option("--exact", help="Also measure what the fast search and 8-bit vectors cost."),
 ]
 OutOption = Annotated[Optional[Path], typer.Option(help="Write the profile to this TOML file.")]  # noqa: UP045
+QUERY_LOG_KEY = "M3RETRIEVER_QUERY_LOG_KEY"  # in the environment, for a command line can be seen by others
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -69,7 +70,7 @@ def weights_of(text: str | None) -> Any:
         return Weights.of([float(part) for part in text.split(",")])
     except ValueError as error:
         reason = error if isinstance(error, InvalidArgumentError) else "not numbers"
-        raise InvalidArgumentError(f"--weights takes three numbers such as .4,.2,.4; got {text!r} ({reason})") from error
+        raise InvalidArgumentError(f"--weights takes three numbers such as .4,.2,.4; got {shown(text)} ({reason})") from error
 
 
 def filter_of(option: str, text: str | None) -> Any:
@@ -78,8 +79,8 @@ def filter_of(option: str, text: str | None) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise InvalidArgumentError(f'{option} takes JSON such as \'{{"lang": "en"}}\'; got {text!r} ({error})') from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f'{option} takes JSON such as \'{{"lang": "en"}}\'; got {shown(text)} ({error})') from error
 
 
 def threshold_of(text: str | None) -> float | str | None:

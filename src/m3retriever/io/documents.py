@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidDocumentError
+from m3retriever.errors import InvalidDocumentError, shown
 from m3retriever.io.rows import Reader, csv_rows, json_lines, json_object, rows_of, whole_text
 from m3retriever.types import Document
 
@@ -73,8 +73,10 @@ def _document(place: str, row: Any) -> Document:
     if isinstance(id, int) and not isinstance(id, bool):
         id = str(id)
     if not isinstance(id, str) or not isinstance(text, str):
-        raise InvalidDocumentError(f"{place}: want '_id' or 'id', and 'text', as strings; got the keys {sorted(map(str, row))}")
-    metadata = row.get("metadata") or {}
+        raise InvalidDocumentError(
+            f"{place}: want '_id' or 'id', and 'text', as strings; got the keys {shown(sorted(map(str, row)))}"
+        )
+    metadata = {} if row.get("metadata") is None else row["metadata"]
     if not isinstance(metadata, Mapping):
         raise InvalidDocumentError(f"{place}: metadata must be an object; got {type(metadata).__name__}")
     if isinstance(title, str) and title:

@@ -10,7 +10,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidArgumentError
+from m3retriever.errors import InvalidArgumentError, shown
 from m3retriever.types import Document as StoredDocument
 from m3retriever.types import Hit
 
@@ -42,7 +42,9 @@ def to_stored(
     LlamaIndex's account of a node is left out of the metadata: it would speak for another text.
     """
     if isinstance(texts, str):
-        raise InvalidArgumentError(f"texts is a list of str; got the str {texts!r}: write [{texts!r}]")
+        raise InvalidArgumentError(f"texts is a list of str; got the str {shown(texts)}: write [{shown(texts)}]")
+    if not isinstance(texts, Iterable):
+        raise InvalidArgumentError(f"texts is a list of str; got {shown(texts)}")
     texts = list(texts)
     metadatas = _one_each("metadatas", metadatas, texts)
     ids = _one_each("ids", ids, texts)
@@ -56,6 +58,8 @@ def to_stored(
 
 def ids_of(documents: Sequence[Document], ids: Sequence[str | None] | None) -> list[str | None]:
     """The id of each document: the one given beside it, else its own, else None."""
+    if wrong := [one for one in documents if not isinstance(one, Document)]:
+        raise InvalidArgumentError(f"documents is a list of LangChain's Documents; got {shown(wrong[0])} among them")
     return [document.id if id is None else id for document, id in zip(documents, _one_each("ids", ids, documents), strict=True)]
 
 
@@ -64,7 +68,7 @@ def runs(documents: Sequence[StoredDocument], size: int | None) -> Iterator[Sequ
     if size is None:
         size = max(len(documents), 1)
     if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-        raise InvalidArgumentError(f"batch_size must be an integer >= 1; got {size!r}")
+        raise InvalidArgumentError(f"batch_size must be an integer >= 1; got {shown(size)}")
     return (documents[start : start + size] for start in range(0, len(documents), size))
 
 
@@ -78,7 +82,8 @@ def _without_bookkeeping(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _one_each(name: str, given: Sequence[Any] | None, texts: Sequence[Any]) -> Sequence[Any]:
     if given is None:
         return [None] * len(texts)
-    if isinstance(given, str) or len(given) != len(texts):
-        got = repr(given) if isinstance(given, str) else str(len(given))
+    given = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping) else given
+    if not isinstance(given, list) or len(given) != len(texts):
+        got = str(len(given)) if isinstance(given, list) else shown(given)
         raise InvalidArgumentError(f"{name} must be as many as the texts, {len(texts)}; got {got}: nothing was added")
     return given

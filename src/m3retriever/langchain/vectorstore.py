@@ -282,6 +282,6 @@ class M3VectorStore(VectorStore):
 
 def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) -> tuple[list[str], list[Any], list[str | None]]:
     """Texts, metadata and ids, one each."""
-    documents = list(documents)
-    texts = [document.page_content for document in documents]
-    return texts, [document.metadata for document in documents], ids_of(documents, ids)
+    documents = list(documents) if isinstance(documents, Iterable) else [documents]  # the one, which is none, is refused
+    ids = ids_of(documents, ids)
+    return [document.page_content for document in documents], [document.metadata for document in documents], ids

@@ -16,7 +16,7 @@ from typing import Any
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from m3retriever.checks import INT64, RESERVED_KEY
+from m3retriever.checks import INT64, RESERVED_PREFIX
 from m3retriever.errors import InvalidFilterError
 from m3retriever.filters import check_where
 from m3retriever.types import Where
@@ -65,7 +65,7 @@ def _group(filters: MetadataFilters) -> Where:
 
 def _condition(condition: MetadataFilter) -> Where:
     key, value = condition.key, condition.value
-    if not key or key[0] in "#$" or key == RESERVED_KEY:
+    if not key or key[0] in "#$" or key.startswith(RESERVED_PREFIX):
         raise InvalidFilterError(f"a filter takes a metadata key, which does not begin with # or $; got {key!r}")
     _check_value(key, condition.operator, value)
     return _WHERE[condition.operator](key, value)

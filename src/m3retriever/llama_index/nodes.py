@@ -30,6 +30,7 @@ from llama_index.core.schema import Document as LlamaDocument
 
 from m3retriever.checks import check_documents
 from m3retriever.errors import InvalidDocumentError
+from m3retriever.ingest import alike
 from m3retriever.types import Document, Hit, Mode
 
 logger = logging.getLogger(__name__)
@@ -269,4 +270,8 @@ def _put_text_in(node: BaseNode, text: str) -> None:
 
 def _agree(own: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
     """Whether a node and its document have the same metadata. LlamaIndex's Chroma store writes None as ""."""
-    return all(own.get(key) == held.get(key) or (key not in own and held[key] == "") for key in own.keys() | held.keys())
+    for key in own.keys() | held.keys():
+        mine, theirs = own.get(key), held.get(key)
+        if not (mine == theirs or alike(mine, theirs) or (key not in own and theirs == "")):
+            return False
+    return True
