@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 from m3retriever import ChromaStore, Document, HashingEncoder, M3RetrieverError
 from m3retriever.stores.payload import Payload
@@ -58,29 +57,6 @@ def crash(folder, action, moment):
     die()
 
 
-def churn(folder, log):
-    """Add, replace and delete without end, writing down each step before and after."""
-    store = ChromaStore(folder)
-    number = len(store) * 1000 + os.getpid()
-    with Path(log).open("a") as file:
-
-        def note(state, action, id, text):
-            file.write(f"{state}\t{action}\t{id}\t{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-        while True:
-            number += 1
-            id, text = f"d{number % 7}", f"red fox number {number}"
-            note("begin", "add", id, text)
-            add(store, id, text)
-            note("done", "add", id, text)
-            if number % 3 == 0:
-                note("begin", "delete", id, "")
-                store.delete([id])
-                note("done", "delete", id, "")
-
-
 def hold(folder):
     """Keep the right to write until the end."""
     with ChromaStore(folder).writing():
@@ -112,24 +88,6 @@ def recreate(folder):
     return {}
 
 
-def fork(folder):
-    """Open an index, fork, and let the child use what it inherited and then an index of its own."""
-    from m3retriever import M3Index
-
-    index = M3Index(ENCODER, ChromaStore(folder))
-    index.add([Document("d0", "red fox")])
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer = {"inherited": attempt(lambda: index.search("fox"))["message"]}
-        with M3Index(ENCODER, ChromaStore(folder)) as opened:
-            answer["opened"] = [hit.document.id for hit in opened.search("fox")]
-        os.write(writer, json.dumps(answer).encode())
-        sys.exit(0)  # through the interpreter's own end, where the inherited store is finalised
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    return {**json.loads(os.read(reader, 10_000)), "parent": [hit.document.id for hit in index.search("fox")]}
-
-
 def _client(folder):
     import chromadb
     from chromadb.config import Settings
@@ -143,12 +101,10 @@ ACTIONS = {
     "delete": lambda folder, id: attempt(lambda: ChromaStore(folder).delete([id])),
     "many": many,
     "crash": crash,
-    "churn": churn,
     "hold": hold,
     "foreign": foreign,
     "recreate": recreate,
     "rewrite": rewrite,
-    "fork": fork,
 }
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from m3retriever import FUSIONS, PRESETS, Weights, langchain, llama_index, load_profile
+from m3retriever import FUSIONS, PRESETS, Document, M3Index, Weights, langchain, llama_index, load_profile
 from m3retriever.calibrating.reliability import FITS
+from m3retriever.observing.counters import COUNTERS, STEPS
+from m3retriever.stores.verify import SAID
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {"langchain": langchain, "llama-index": llama_index}
@@ -39,6 +41,30 @@ def test_the_page_on_speed_runs(tmp_path, monkeypatch):
     assert done.stdout.split() == ["int8"], done.stderr
     [command] = commands(DOCS / "speed.md", "How near int8", model="mini")
     assert "MaxSim tau" in run(command, tmp_path)
+
+
+def test_the_page_on_reliability_names_every_problem_and_its_commands_work(tmp_path):
+    with M3Index.open(tmp_path / "index", model="hashing") as index:
+        index.add([Document("fox", "the red fox")])
+    for command in commands(DOCS / "reliability.md", "Is it whole"):
+        assert "whole: 1 documents" in run(command, tmp_path)
+    named = re.findall(r"^\| ([a-z ]+) \|", (DOCS / "reliability.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(named) == sorted(["found", *SAID])
+
+
+def test_the_page_on_observing_runs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", code("observing")], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, *_, ids, answer = done.stdout.splitlines()
+    assert (first, ids) == ("1 2", "('fox', 'whale')")
+    assert answer.startswith("{'q1': {'fox': 0.")
+    assert {json.loads(line)["logger"] for line in done.stderr.splitlines()} == {"m3retriever.spans"}
+    write_jsonl(tmp_path / "golden.jsonl", [{"question": "red fox", "relevant": ["fox"]}])
+    for command in commands(DOCS / "observing.md", "A log says"):
+        run(command, tmp_path)
+    assert {f"m3retriever_{name}_total" for name in COUNTERS} <= set(re.findall(r"m3retriever_\w+_total", done.stdout))
+    page = (DOCS / "observing.md").read_text(encoding="utf-8")
+    assert not {name for name in (*COUNTERS, *STEPS) if f"`{name}`" not in page}
 
 
 @pytest.mark.parametrize("name", PAGES)

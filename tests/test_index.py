@@ -418,11 +418,11 @@ def test_opening_during_another_write_neither_encodes_nor_undoes_it(tmp_path):
     writer, opened = M3Index.open(tmp_path), []
     publish = writer.store._payload.publish
 
-    def slowly(staged):
+    def slowly(*staged):
         thread = threading.Thread(target=lambda: opened.append(M3Index.open(tmp_path, model=CountingEncoder())))
         thread.start()
         time.sleep(0.5)  # the reader opens between Chroma's part of the write and ours
-        publish(staged)
+        publish(*staged)
         opened.append(thread)
 
     writer.store._payload.publish = slowly
