@@ -6,7 +6,7 @@ ARGS ?=
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check fix bench pictures browser clean
+.PHONY: demo test torture check fix bench pictures browser clean
 
 demo: $(VENV)/demo.stamp  ## Index the standard library's docstrings, compare the modes, serve the inspector.
 	@$(BIN)/m3retriever demo $(ARGS)
@@ -14,6 +14,10 @@ demo: $(VENV)/demo.stamp  ## Index the standard library's docstrings, compare th
 test: $(VENV)/dev.stamp browser  ## Style, types and all tests, the browser's included.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+torture: $(VENV)/dev.stamp  ## The long form of the tests of reliability; about an hour.
+	@rm -f build/torture.json
+	@$(BIN)/python -m pytest -n 2 --dist loadfile torture $(ARGS)
 
 check: $(VENV)/dev.stamp  ## Style and types only.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
