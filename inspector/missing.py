@@ -53,7 +53,8 @@ def _explain(page: Page, found: Explanation) -> None:
     markup.show(markup.notice(kind, t(key, **values), title_of(found.document), name="missing"))
     if remedies:
         markup.show(markup.listed(t("missing.do"), remedies))
-    st.dataframe(_frame(page, found), hide_index=True, height="content", alt=t("missing.table"))
+    if found.score is not None:  # else it does not pass the filter, and there is nothing more to say of it
+        st.dataframe(_frame(page, found), hide_index=True, height="content", alt=t("missing.table"))
     lacking = missing.gap(found)
     if lacking is not None and found.last is not None:
         words = t("missing.gap", k=page.k, last=f"{found.last:.3f}", score=f"{found.score:.3f}", gap=f"{lacking:.3f}")

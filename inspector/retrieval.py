@@ -13,7 +13,8 @@ import streamlit as st
 from m3retriever import ChromaStore, Explanation, M3Index, M3Vectors, ModeScores, Profile, StoreError
 from m3retriever.documents import one_filter
 from m3retriever.evaluation import BATCH, owned
-from m3retriever.explanation import Deeper, deeper, explain
+from m3retriever.explanation import Deeper, deeper, explain, filtered_out
+from m3retriever.filters import predicate
 from m3retriever.index import DEEPEST
 from m3retriever.inspector.source import Source
 from m3retriever.passages import parents_of
@@ -159,10 +160,11 @@ def explained(
     """`index.explain`, on scores that are kept; UnknownDocumentError where no document has the id."""
     [document] = index.get([id])
     candidates = raw_scores(index, source, query, k=k, where=where)
-    passes = where is None or id in index.ids(where, among=[id])
-    own = index.store.score(query_vectors(index, source, query), [id])
     ranking = Ranking.of(profile, "hybrid", None, threshold)
-    lost = passes and id not in candidates.ids
+    if where is not None and not (id in index.ids(where, among=[id]) and predicate(where, patterns=True)(document)):
+        return filtered_out(query, id, candidates=candidates, ranking=ranking, k=k)
+    own = index.store.score(query_vectors(index, source, query), [id])
+    lost = id not in candidates.ids
     found = _deeper(index, state_of(index, source), query, id, max(index.profile.depth, k), ranking, where) if lost else None
     return explain(
         query,
@@ -171,7 +173,6 @@ def explained(
         candidates=candidates,
         ranking=ranking,
         k=k,
-        passes=passes,
         deeper=found,
     )
 

@@ -10,8 +10,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
-from torture.crashes import COLLECTION, ENCODER, Place, Server, answer, chroma, kill_embedded, kill_served, prepare
+from torture.crashes import COLLECTION, ENCODER, Place, answer, chroma, kill_embedded, kill_served, prepare
+from torture.server import Server
 
 from m3retriever import ChromaStore, Document, M3Index
 from m3retriever.stores import agreement, dense, vector_index
@@ -88,6 +90,8 @@ def assert_all_found(folder):
         assert sorted(zip(held["ids"], held["documents"], [one["row"] for one in held["metadatas"]], strict=True)) == sorted(
             (f"d{row}", text, row) for row, text in enumerate(TEXTS)
         )
+        vectors = ENCODER.encode_documents(held["documents"]).dense
+        np.testing.assert_allclose(np.array(held["embeddings"]), vectors, atol=1e-6)
         near = collection.query(query_embeddings=[held["embeddings"][0]], n_results=len(TEXTS), include=[])
         assert sorted(near["ids"][0]) == sorted(held["ids"])
 

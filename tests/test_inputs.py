@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torture.arguments import FILTERS, SETTINGS, check_filter, check_setting, filters, junk
 from torture.broken import BAD_LINES, GOOD_LINES, VECTORS, check_encoder, check_lines, check_vectors, lines
@@ -34,7 +34,9 @@ from m3retriever.llama_index import M3VectorStore as LlamaStore
 from m3retriever.passages import Split
 
 PROGRAM = str(Path(sys.executable).with_name("m3retriever"))
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = settings(
+    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate]
+)
 many = settings(few, max_examples=150)
 
 

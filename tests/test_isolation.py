@@ -1,7 +1,7 @@
 """A filter is a wall: what torture/isolation.py holds in the long run, in few cases, and each hole that was found."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from torture.isolation import DIM, Case, cases, check
 from torture.moves import check_moves, check_race, tenants
 
@@ -11,7 +11,7 @@ from m3retriever.inspector.analysis import missing
 NUL = ["before\x00after", "before", "\x00", "after", "", "be\x00fore after"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate])
 @given(cases())
 def test_nothing_outside_a_filter_is_shown_or_told(case: Case):
     assert check(case) > 0
@@ -76,10 +76,10 @@ def test_explaining_a_document_outside_the_filter_tells_nothing_of_it(tmp_path, 
 
 
 def test_among_equals_hnsw_leaves_the_choice_to_the_ids(tmp_path):
-    """Twelve equal texts: which of them a search brings in must not depend on how many others there are."""
+    """Forty equal texts: which of them a search brings in must not depend on what else there is, nor on their order."""
     for extra in (0, 9):
         with M3Index(HashingEncoder(DIM), ChromaStore(tmp_path / str(extra), dense="hnsw")) as index:
             index.add([Document(f"b{row}", "red sea", {"tenant": "b"}) for row in range(extra)])
-            index.add([Document(f"a{row:02}", "red sea", {"tenant": "a"}) for row in range(12)])
+            index.add([Document(f"a{row:02}", "red sea", {"tenant": "a"}) for row in reversed(range(40))])
             found = index.score("red sea", depth=1, where={"tenant": "a"}).ids
             assert found == ("a00",)

@@ -12,12 +12,7 @@ import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +23,7 @@ import numpy as np
 
 from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, StoreError, ingest
 from m3retriever.scoring import colbert_score
+from torture.server import PATIENCE, Server
 
 ENCODER = HashingEncoder(64)
 COLLECTION = "torture"
@@ -37,7 +33,6 @@ TOGETHER = 16  # documents that `add` encodes and stores at a time: a large chan
 SYNC = 20  # changes after which Chroma writes its vector index and cuts its log: 1000 by default
 LOOKED_AT = 25  # documents searched for after each kill, beside those that the killed change named
 ROUNDING = 4e-3  # of a ColBERT score whose token vectors are kept in int8, at 64 dimensions
-PATIENCE = 60.0  # seconds to wait for a process or a server
 ROUNDS = round(200 * float(os.environ.get("M3_TORTURE_ROUNDS", "1")))  # kills of each kind in the long form
 ENDING = 5.0  # seconds that a process which has answered may take to end
 LONGEST_DELAY = 0.12  # seconds between a change's beginning and the kill: most changes take less
@@ -374,49 +369,3 @@ def kill_served(folder: Path, kills: int, seed: int = 0) -> Survived:
             kill_a_writer(place, number, meanwhile=server.restart if number % 2 else None)
             survived.add(place, folder / "undisturbed", number)
     return survived
-
-
-class Server:
-    """`chroma run` on a folder, at a port that stays the same when it is started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port: int = one.getsockname()[1]
-        self.start()
-
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
-        program = str(Path(sys.executable).with_name("chroma"))
-        command = [program, "run", "--path", str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)
-        end = time.monotonic() + PATIENCE
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"chroma run does not answer; it ended with {self._process.poll()}")
-            time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v2/heartbeat", timeout=5):
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._process.kill()
-        self._process.wait(PATIENCE)
-
-    def restart(self) -> None:
-        """Kill it and start it on the same folder."""
-        self.kill()
-        self.start()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()

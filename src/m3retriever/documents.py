@@ -54,11 +54,10 @@ class Documents:
         Documents that the index holds already, text and metadata alike, are not encoded again, so
         that an interrupted call can simply be repeated. When it returns, all of them are on disk.
 
-        A document that cannot be stored, wherever it stands, is refused with InvalidDocumentError before anything is
-        encoded or stored; for that an iterator is read to its end first, and where it raises nothing is stored. What
-        shows only later stops the call at its batch, and the batches before it (`ingest.batches`: 256 documents, or
-        200,000 characters) are stored, whole: an encoder that fails or gives vectors that are not finite
-        (InvalidVectorsError names the document), an id that a passage has, a disk that is full.
+        A document that cannot be stored, wherever it stands in a list, is refused with InvalidDocumentError before
+        anything is encoded or stored. What shows only later stops the call at its batch, and the batches before it
+        (`ingest.batches`: 256 documents, or 200,000 characters) are stored, whole: an encoder that fails or gives
+        vectors that are not finite (InvalidVectorsError names the document), an id that a passage has, a full disk.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from m3retriever.errors import InvalidDocumentError
+from m3retriever.errors import InvalidDocumentError, shown
 from m3retriever.types import Document
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def unique(documents: Iterable[Document]) -> Iterator[Document]:
     for document in documents:
         if isinstance(document, Document) and isinstance(document.id, str):  # what is none is told by whoever stores it
             if document.id in seen:
-                raise InvalidDocumentError(f"ids must be unique within one call; {document.id!r} comes more than once")
+                raise InvalidDocumentError(f"ids must be unique within one call; {shown(document.id)} comes more than once")
             seen.add(document.id)
         yield document
 

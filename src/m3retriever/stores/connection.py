@@ -21,7 +21,6 @@ from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import UUID
 
 from m3retriever.errors import DamagedIndexError, InvalidArgumentError, InvalidFilterError, StoreError
 from m3retriever.stores.inside import check_inside
@@ -79,6 +78,7 @@ class Connection:
         self._retired: list[FolderEngine] = []
         self._failed: FolderEngine | None = None
         self._replacing = threading.Lock()
+        self._to_close: ClientAPI | None = None  # a server's client of our own
         if path is not None:
             check_inside(path)
             _check_not_lost(Path(path))
@@ -88,6 +88,7 @@ class Connection:
             self._client = self._engine.client
         else:
             self._client = client if client is not None else _server(str(host), port)
+            self._to_close = None if client is not None else self._client
         settings = self._client.get_settings()
         self.remote = "fastapi" in settings.chroma_api_impl.lower()
         self._folder = Path(settings.persist_directory).resolve() if settings.is_persistent and not self.remote else None
@@ -208,17 +209,8 @@ class Connection:
     def vector_folder(self) -> tuple[Path, bool] | None:
         """Where Chroma keeps the collection's vector index, and whether it says that it has written it; None for a
         server's, and where its tables are not as they were in 1.5."""
-        if self._folder is None:
-            return None
-        try:
-            with closing(sqlite3.connect(f"{(self._folder / DATABASE).as_uri()}?mode=ro", uri=True)) as connected:
-                [(segment,)] = connected.execute(
-                    "select id from segments where scope = 'VECTOR' and collection = ?", [str(self.collection.id)]
-                )
-                written = connected.execute("select 1 from max_seq_id where segment_id = ?", [segment]).fetchone()
-            return self._folder / str(UUID(segment)), written is not None  # a name that cannot lead elsewhere
-        except (sqlite3.Error, ValueError, TypeError, AttributeError):
-            return None
+        found = None if self.tables is None else self.tables.vector_segment()
+        return None if found is None or self._folder is None else (self._folder / found[0], found[1])
 
     def drop_vector_index(self) -> None:
         """Remove the files of the vector index, so that Chroma begins an empty one; the caller holds the right to write."""
@@ -237,6 +229,9 @@ class Connection:
             engine.close()
         if self._engine is not None:
             self._engine.close()
+        client, self._to_close = self._to_close, None
+        if client is not None:
+            _close_served(client)
 
     def payload_folder(self, given: str | Path | None) -> tuple[Path, bool]:
         """Where the payload lies, and whether it is to be deleted in the end."""
@@ -380,6 +375,15 @@ def _check_whole(folder: Path) -> None:
 def payload_folder_in(path: str | Path, collection: str | None) -> Path:
     """Where a collection's payload lies in a folder."""
     return Path(path).resolve() / PAYLOAD_FOLDER / collection_name(collection)
+
+
+def _close_served(client: ClientAPI) -> None:
+    """Close a server's client, and the connections that Chroma leaves open: its own, and those of its other half."""
+    client.close()  # type: ignore[attr-defined]  # Client has it, its interface does not say so
+    for half in (client, getattr(client, "_admin_client", None)):
+        session = getattr(getattr(half, "_server", None), "_session", None)
+        if session is not None:
+            session.close()
 
 
 def _server(host: str, port: int) -> ClientAPI:

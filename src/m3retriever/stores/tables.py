@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 AT_ONCE = 500  # parameters of a statement: every SQLite takes 999
 
@@ -67,6 +68,18 @@ class Tables:
             return found
 
         return self._asked(copied)
+
+    def vector_segment(self) -> tuple[str, bool] | None:
+        """The name of the vector index's folder, and whether Chroma has written the index there."""
+        try:
+            with self._connected() as connected:
+                [(segment,)] = connected.execute(
+                    "select id from segments where scope = 'VECTOR' and collection = ?", [self.collection]
+                )
+                written = connected.execute("select 1 from max_seq_id where segment_id = ?", [segment]).fetchone()
+            return str(UUID(segment)), written is not None  # a name that cannot lead elsewhere
+        except (sqlite3.Error, ValueError, TypeError, AttributeError):
+            return None
 
     def _asked(self, ask: Callable[[sqlite3.Connection, str], Result]) -> Result | None:
         try:
