@@ -18,6 +18,7 @@ from benchmarks.measuring import Bound, NotEqualError, Row, Step, against_bound,
 from benchmarks.postings import sparse
 from benchmarks.sizes import Size
 from benchmarks.synthetic import Corpus
+from m3retriever.documents import Document
 from m3retriever.kernels import matching, maxsim, quantize
 from m3retriever.kernels.codes import QueryCodes
 from m3retriever.scoring import colbert_score, dense_score
@@ -127,8 +128,8 @@ def _payload_of(matrix: FloatArray) -> Iterator[Snapshot]:
         try:
             for start in range(0, len(matrix), STAGED):
                 part = matrix[start : start + STAGED]
-                ids = [f"d{start + row:08d}" for row in range(len(part))]
-                payload.publish(payload.stage(ids, [bytes(16)] * len(part), _dense_only(part)))
+                documents = [Document(f"d{start + row:08d}", "") for row in range(len(part))]
+                payload.publish(payload.stage(documents, _dense_only(part)))
             with payload.read() as snapshot:
                 yield snapshot
         finally:

@@ -203,7 +203,7 @@ def _as_array(name: str, given: Any, dtype: type) -> npt.NDArray[Any]:
             return array.astype(dtype)
     except (TypeError, ValueError, OverflowError) as error:
         wanted = "real" if floating else "whole"
-        raise InvalidVectorsError(f"{name} must be {wanted} numbers, as many in every row; {shown(str(error))}") from error
+        raise InvalidVectorsError(f"{name} must be {wanted} numbers, as many in every row; {error}") from error
 
 
 def _sparse_row(row: Mapping[Any, float]) -> list[tuple[int, float]]:
