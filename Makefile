@@ -18,6 +18,7 @@ test: $(VENV)/dev.stamp browser  ## Style, types and all tests, the browser's in
 torture: $(VENV)/dev.stamp  ## The long form of the tests of reliability; about an hour.
 	@rm -f build/torture.json
 	@$(BIN)/python -m pytest -n 2 --dist loadfile torture $(ARGS)
+	@$(BIN)/python -m torture.table
 
 check: $(VENV)/dev.stamp  ## Style and types only.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
