@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "calibrating": PURE | {"calibration", "rates", "evaluation", "fusion", "passages", "ranking", "scoring"},
     "fitting": PURE | {"calibrating", "evaluation", "fusion", "index", "passages", "profile", "ranking", "rates", "tuning"},
     "io": {"errors", "types", "checks"},
-    "profile": {"errors", "types", "fusion", "calibration", "rates", "io"},
+    "profile": {"errors", "types", "checks", "fusion", "calibration", "rates", "io"},
     "calibration": {"errors", "types", "rates"},
     "watched": {"errors", "types", "profile"},
     "observing": PURE | {"passages"},

@@ -159,6 +159,9 @@ def test_wrong_input_is_one_clear_line(tmp_path, made, corpus):
     assert "not numbers" in fails("search", "x", *here, "--weights", "a,b,c")
     assert "not all 0" in fails("search", "x", *here, "--weights", "0,0,0")
     assert "--where takes JSON" in fails("search", "x", *here, "--where", "lang=en")
+    assert "--where takes a filter; got null: leave the option out for none" in fails("search", "x", *here, "--where", "null")
+    assert "--where-document takes a filter; got null" in fails("explain", "x", "fox", *here, "--where-document", "null")
+    assert "the key 'lang' comes more than once" in fails("search", "x", *here, "--where", '{"lang": "en", "lang": "zh"}')
     assert "--where-document takes JSON" in fails("search", "x", *here, "--where-document", "tax")
     assert "where_document must be" in fails("search", "x", *here, "--where-document", '["tax"]')
     assert "exactly one of $eq" in fails("search", "x", *here, "--where", '{"lang": {"$like": "e"}}')
@@ -192,7 +195,7 @@ def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, corpus):
     assert len(done.stderr.splitlines()) == 2
     assert "line 3: want '_id' or 'id', and 'text'" in done.stderr
     twice = write_jsonl(tmp_path / "twice.jsonl", [DOCUMENTS[0], DOCUMENTS[0]])
-    assert "the id 'fox' comes a second time in this run" in fails("index", twice, "--path", tmp_path / "x")
+    assert f"{twice}, line 2: the id 'fox' comes a second time in this run" in fails("index", twice, "--path", tmp_path / "x")
 
 
 def test_skipping_bad_lines_costs_no_good_one(tmp_path):

@@ -47,6 +47,7 @@ def test_documents_are_found_by_filter_in_the_order_asked_for(index):
     assert [document.id for document in index.find(among=["b1", "nobody", "a2", "b1"])] == ["b1", "a2"]
     assert [document.id for document in index.find({"tenant": "a"}, among=["b1", "a2"])] == ["a2"]
     assert [document.id for document in index.find(where_document={"$contains": "a1"})] == ["a1"]
+    assert [document.id for document in index.find(among=(id for id in ["b1", "a2"]))] == ["b1", "a2"]
     assert index.find(among=[]) == []
     assert len(index.find()) == 3
 

@@ -241,6 +241,7 @@ def test_the_table_uses_every_operator():
         {"#id": {"$in": ["a", ""]}},
         {"#document": "a"},  # Chroma's own names for the text, not metadata
         {"chroma:document": "a"},
+        {"lone \ud800": "a"},
     ],
     ids=ascii,
 )
@@ -252,6 +253,14 @@ def test_what_is_not_the_filter_language_is_refused(where):
 def test_an_error_names_the_key_and_what_came():
     with pytest.raises(InvalidFilterError, match=r"\$gt on 'price' takes an int, a float or a str; got True"):
         check_where({"$and": [{"n": 1}, {"price": {"$gt": True}}]})
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("chroma:x", "a key that begins with chroma: is Chroma's own"), ("lone \ud800", "holds a lone surrogate")]
+)
+def test_a_key_that_no_document_has_is_refused_with_the_reason(key, said):
+    with pytest.raises(InvalidFilterError, match=said):
+        check_where({key: 1})
 
 
 def test_no_filter_stays_no_filter():

@@ -250,6 +250,7 @@ def test_bad_arguments_are_one_clear_error(index):
         (lambda: index.search("x", where={}), InvalidFilterError, "for no filter pass None"),
         (lambda: index.get("fox"), InvalidArgumentError, r"write \['fox'\]"),
         (lambda: index.get([1]), InvalidArgumentError, "ids is a list of str; got 1"),
+        (lambda: index.explain("x", 5), InvalidArgumentError, "an id is a str; got 5"),
         (lambda: index.get(["\ud800"]), UnknownDocumentError, "not in the store"),
         (lambda: index.add(Document("a", "b")), InvalidArgumentError, r"write \[document\]"),
         (lambda: index.search("x", threshold=[1]), InvalidArgumentError, "threshold must be a finite number"),
@@ -438,6 +439,12 @@ def test_opening_during_another_write_neither_encodes_nor_undoes_it(tmp_path):
     assert "new" not in ids(reader.search("green frog"))
     reader.close()
     writer.close()
+
+
+@pytest.mark.parametrize("path", [None, 5, b"index", "", "a\0b", "lone \ud800"], ids=ascii)
+def test_a_path_that_names_no_folder_is_refused_in_words(path):
+    with pytest.raises(InvalidArgumentError, match="path must name a folder; got "):
+        M3Index.open(path, model="hashing")
 
 
 def test_a_model_that_cannot_be_loaded_leaves_no_folder(tmp_path):

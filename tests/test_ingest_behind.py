@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from m3retriever import ChromaStore, Document, HashingEncoder, M3Index, MemoryStore
+from m3retriever import ChromaStore, Document, HashingEncoder, InvalidVectorsError, M3Index, MemoryStore
 from m3retriever.ingest import BATCH, Behind
 
 
@@ -114,6 +114,7 @@ def test_many_batches_give_the_index_that_single_ones_give(tmp_path):
 
 def test_that_storing_failed_as_well_is_said(caplog):
     with pytest.raises(RuntimeError, match="encoder"), Behind(threaded=True) as behind:
-        behind.do(lambda: (_ for _ in ()).throw(OSError("disk full")))
+        behind.do(lambda: (_ for _ in ()).throw(InvalidVectorsError("the vectors of document 'secret'")))
         raise RuntimeError("encoder")
-    assert "storing failed as well: disk full" in caplog.text
+    assert "storing failed as well: InvalidVectorsError" in caplog.text
+    assert "secret" not in caplog.text, "an id is for who made the call, not for the log"

@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from datetime import date
+from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,27 @@ def test_metadata_that_would_break_the_collection_for_good_or_vanish_are_refused
     with pytest.raises(InvalidDocumentError, match=f"document 'x', metadata key '{key}'"):
         index.add([Document("fine", "fine"), Document("x", "x", metadata)])
     assert (state(index), revision(index)) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.bool_(True), "got numpy.bool_?: write value.item"),
+        (np.float32(0.5), "got numpy.float32: write value.item"),
+        (np.int64(5), "got numpy.int64: write value.item"),
+        (np.array([1]), "got numpy.ndarray: write value.tolist"),
+        (date(2026, 1, 2), "got datetime.date: write value.isoformat"),
+        ((1, 2), "got tuple: write list"),
+        ({"a": 1}, "got dict: write json.dumps"),
+        (HTTPStatus.OK, "got http.HTTPStatus: write value.value"),
+        (b"raw", r"got bytes: write str\(value\)"),
+        (Path("a"), r"got pathlib.*Path: write str\(value\)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_cannot_be_stored_is_named_with_what_to_write_instead(value, said):
+    with M3Index(HashingEncoder(DIM), MemoryStore()) as index, pytest.raises(InvalidDocumentError, match=said):
+        index.add([Document("a", "x", {"k": value})])
 
 
 def test_as_many_values_as_may_be_are_stored_and_replaced(tmp_path):
@@ -237,7 +260,7 @@ def test_a_csv_row_of_several_lines_with_a_broken_one_is_not_stored_without_it(t
     table, told = tmp_path / "a.csv", []
     table.write_bytes(b'id,text\na,"first\nsec\xffond\nthird"\nb,fine\nc,"also\nfine"\n')
     assert [(one.id, one.text) for one in read_documents(table, on_bad=told.append)] == [("b", "fine"), ("c", "also\nfine")]
-    assert ["line 4 is not UTF-8 text" in str(error) for error in told] == [True]
+    assert ["line 3 is not UTF-8 text" in str(error) for error in told] == [True]
 
 
 def test_a_csv_whose_header_has_a_name_twice_is_refused(tmp_path):
@@ -261,7 +284,7 @@ def test_the_command_line_counts_what_it_skips_and_says_what_it_stored(tmp_path)
     assert done.returncode == 0, done.stderr
     told = {"new": 45, "replaced": 0, "unchanged": 256, "skipped": 6, "documents": 301}
     assert json.loads(done.stdout) == told
-    assert "the id 'd7' comes a second time" in done.stderr
+    assert f"{file}, line 306: the id 'd7' comes a second time" in done.stderr
 
 
 @pytest.mark.model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m3retriever.errors import InvalidDocumentError
-from m3retriever.io import GoldenQuestion, read_documents, read_golden
+from m3retriever.io import GoldenQuestion, read_documents, read_golden, rows
 from m3retriever.types import Document
 
 CHINESE = "BGE-M3 是一個支援稠密檢索的嵌入模型。狐狸 🦊"
@@ -83,11 +83,11 @@ def test_line_separators_inside_a_text_do_not_end_its_line(write):
         ("[1]", "want a JSON object; got list"),
         ("[" * 100_000, "is not JSON"),
         ('{"text": "x"}', "want '_id' or 'id', and 'text', as strings"),
-        ('{"_id": "x"}', r"got the keys \['_id'\]"),
-        ('{"_id": true, "text": "x"}', "want '_id' or 'id'"),
-        ('{"_id": 1.5, "text": "x"}', "want '_id' or 'id'"),
+        ('{"_id": "x"}', "got {'_id': 'str'}"),
+        ('{"_id": true, "text": "x"}', "want '_id' or 'id', and 'text', as strings; got {'_id': 'bool', 'text': 'str'}"),
+        ('{"_id": 1.5, "text": "x"}', "got {'_id': 'float', 'text': 'str'}"),
         ('{"_id": null, "text": "x"}', "want '_id' or 'id'"),
-        ('{"_id": "x", "text": 5}', "want '_id' or 'id'"),
+        ('{"_id": "x", "text": 5}', "got {'_id': 'str', 'text': 'int'}"),
         ('{"_id": "", "text": "x"}', "non-empty"),
         ('{"_id": "x", "text": "lone \\ud800"}', "surrogate"),
         ('{"_id": "x", "text": "x", "metadata": [1]}', "metadata must be an object; got list"),
@@ -176,7 +176,10 @@ def test_a_cell_longer_than_python_s_default_limit_is_read(write):
         ('text\n"never closed\n', "line 2 is not CSV"),
         ("id,text\na\n", "row 1: want 2 cells as in the header; got 1"),
         ("id,text\na,x\nb\n", "row 2: want"),
-        ("text,\nx,y\n", "row 1: .*metadata key ''"),
+        ("text,\nx,y\n", "want a name for each column; column 2 has none"),
+        (",id,text\n0,a,x\n", r"column 1 has none: leave it out, as pandas does with to_csv\(index=False\)"),
+        ("id,text\r1,x\r", "line 1 is not CSV: new-line character"),
+        ('id,"text\n1,x\n', "line 1 is not CSV: unexpected end of data"),
         (b"text\n\xff\n", "line 2 is not UTF-8 text: invalid start byte"),
     ],
 )
@@ -185,6 +188,23 @@ def test_a_bad_csv_is_refused_with_file_and_row(write, content, message):
     with pytest.raises(InvalidDocumentError, match=message) as raised:
         read(path)
     assert str(raised.value).startswith(str(path))
+
+
+def test_a_quote_too_many_costs_its_own_line_and_no_other(write):
+    content = 'id,text,lang\n1,one,en\n2,"he said "stop" loudly",en\n3,three,en\n4,"unterminated,en\n5,five,en\n'
+    path = write("a.csv", content + '6,"six\nand more",en\n7,seven,en\n8,"never closed,en\n9,nine,en\n')
+    told: list[str] = []
+    found = list(read_documents(path, on_bad=lambda error: told.append(str(error))))
+    assert [document.id for document in found] == ["1", "3", "5", "6", "7", "9"]
+    assert found[3].text == "six\nand more"
+    assert [error.removeprefix(f"{path}, ").split(":")[0] for error in told] == [f"line {n} is not CSV" for n in (3, 5, 10)]
+
+
+def test_a_csv_of_quotes_that_never_end_is_not_read_for_ever(write, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_LINE", 100_000)
+    path, told = write("a.csv", "id,text\n" + 'a","\n' * 50_000), []
+    assert list(read_documents(path, on_bad=told.append)) == []
+    assert 1 <= len(told) <= 2, "the lines after the first are read again, and not those after each of them"
 
 
 # text files and folders
@@ -270,6 +290,10 @@ def test_golden_questions_are_read_with_ids_from_their_place_where_they_have_non
         ('{"question": "a?", "relevant": []}', "want 'question'"),
         ('{"question": "a?", "relevant": "b"}', "want 'question'"),
         ('{"question": 5, "relevant": ["b"]}', "want 'question'"),
+        ('{"question": "a?", "relevant": ["b", null]}', "want an id, and those in 'relevant', as strings; got None"),
+        ('{"question": "a?", "relevant": [true]}', "as strings; got True"),
+        ('{"question": "a?", "relevant": [{"id": "b"}]}', "as strings; got {'id': 'b'}"),
+        ('{"id": 1.5, "question": "a?", "relevant": ["b"]}', "as strings; got 1.5"),
         ('{"relevant": ["b"]}', r"got \['relevant'\]"),
         ("[]", "want a JSON object; got list"),
         ("{", "is not JSON"),

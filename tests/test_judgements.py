@@ -55,10 +55,11 @@ def test_queries_are_read_from_json_lines_and_from_tabs(write):
     [
         (read_qrels, "q", "q1\td1\n", "line 1: want query, document, grade"),
         (read_qrels, "q", "q1\td1\t1\nq1\td2\tgood\n", "line 2: want a whole number as grade; got 'good'"),
+        (read_qrels, "q", "q1\td1\t1.0\nq1\td2\t1\n", "line 1: want a whole number as grade; got '1.0'"),
         (read_qrels, "q", b"\xff\n", "line 1 is not UTF-8"),
         (read_qrels, "missing/q", None, "cannot read"),
         (read_queries, "q.jsonl", '{"_id": "1"}\n', "line 1: want '_id' or 'id', and 'text'"),
-        (read_queries, "q.jsonl", '{"_id": true, "text": "a"}\n', "line 1: want '_id'"),
+        (read_queries, "q.jsonl", '{"_id": true, "text": "a"}\n', "as strings; got {'_id': 'bool', 'text': 'str'}"),
         (read_queries, "q.jsonl", "[1]\n", "line 1: want a JSON object"),
         (
             read_queries,
@@ -77,6 +78,13 @@ def test_what_is_no_row_is_refused_with_file_and_line(write, tmp_path, read, nam
     with pytest.raises(InvalidDocumentError, match=message) as error:
         read(path)
     assert path.name in str(error.value)
+
+
+@pytest.mark.parametrize(("read", "line"), [(read_run, "q " * 100_000), (read_qrels, "q1 d1 1\nq1 d2 " + "x" * 100_000)])
+def test_an_error_is_short_however_long_the_line(write, read, line):
+    with pytest.raises(InvalidDocumentError) as error:
+        read(write("long", line))
+    assert len(str(error.value)) < 1_000
 
 
 ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\r\n"), min_size=1, max_size=5).filter(str.strip)

@@ -389,6 +389,18 @@ def test_setting_up_twice_says_everything_once_and_off_says_nothing(monkeypatch)
         configure_logging("loud")
 
 
+def test_off_leaves_the_logger_as_a_program_had_set_it(monkeypatch):
+    logger = logging.getLogger("m3retriever")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.setLevel(logging.ERROR)
+    configure_logging("debug", stream=io.StringIO())
+    configure_logging("info", stream=io.StringIO())
+    configure_logging("off")
+    configure_logging("off")
+    assert (logger.level, logger.propagate, logger.handlers) == (logging.ERROR, False, [])
+    logger.setLevel(logging.NOTSET)
+
+
 def test_the_command_line_logs_where_the_environment_says_so(tmp_path):
     with M3Index.open(tmp_path, model="hashing") as index:
         index.add([Document("fox", "red fox")])

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,7 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3retriever import Document, HashingEncoder, InvalidArgumentError, InvalidDocumentError, M3Index, MemoryStore, Split
+from m3retriever import (
+    Document,
+    HashingEncoder,
+    InvalidArgumentError,
+    InvalidDocumentError,
+    M3Index,
+    MemoryStore,
+    Profile,
+    Split,
+)
 from m3retriever.evaluation import compare, evaluate, evaluate_run
 from m3retriever.io import GoldenQuestion, read_run, write_golden
 from m3retriever.observing import QueryLog, metrics, read_query_log, reading, reset, run_of_log
@@ -410,11 +420,43 @@ def test_a_log_that_is_taken_away_meanwhile_harms_no_search(index, path):
         ({"redact": "all"}, 'redact is "none", "hash" or a function of a str; got \'all\''),
         ({"max_bytes": 0}, "max_bytes must be a whole number >= 1; got 0"),
         ({"max_bytes": True}, "max_bytes must be a whole number >= 1; got True"),
+        ({"key": b"secret"}, "key is a str; got bytes"),
     ],
 )
 def test_settings_without_meaning_are_refused(path, settings, said):
     with pytest.raises(InvalidArgumentError, match=re.escape(said)):
         QueryLog(path, **settings)
+
+
+@pytest.mark.parametrize("wrong", [5, b"x", ["x"], "", "a\0b", "lone \ud800"], ids=ascii)
+def test_what_names_no_file_is_refused_in_words(index, wrong):
+    with pytest.raises(InvalidArgumentError, match="a query log is a file in a folder that exists; got"):
+        index.query_log = wrong
+    with pytest.raises(InvalidArgumentError, match="a query log is a file; got"):
+        read_query_log(wrong)
+
+
+def test_numbers_of_numpy_are_logged_as_numbers(index, path):
+    index.query_log = QueryLog(path, max_bytes=np.int64(10**6))
+    index.search("red fox", np.int64(300), threshold=np.float32(0.125), weights=np.array([1, 2, 1]))
+    [line] = read_query_log(path)
+    assert (line.k, line.depth, line.threshold, line.weights) == (300, 300, 0.125, (1.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize(("threshold", "meant"), [("p>=0.9", float("inf")), ("p>=0.1", float("-inf"))])
+def test_a_threshold_that_no_score_or_every_score_reaches_is_read_back(index, path, threshold, meant):
+    index.profile = Profile(calibration={"dense": {"scores": [0.1, 0.9], "probabilities": [0.2, 0.6]}})
+    index.query_log = path
+    index.search("red fox", mode="dense", threshold=threshold)
+    assert read_query_log(path)[0].threshold == meant
+    assert "Infinity" not in path.read_text(), "which is no JSON"
+
+
+def test_what_json_cannot_say_is_a_failure_and_no_line(index, path, caplog):
+    QueryLog(path).record(index, "red fox", [], depth=Path("none"))
+    assert not path.exists()
+    assert "TypeError" in caplog.text
+    assert metrics().query_log_failures == 1
 
 
 def test_a_log_in_no_folder_is_refused_before_an_index_is_made(tmp_path):
@@ -536,6 +578,9 @@ def test_evaluate_measures_what_a_log_says_was_answered(asked, tmp_path):
     assert (
         half.stderr == f"6 of 12 judged questions were asked in mode dense in {asked / 'half.jsonl'}: the others are left out\n"
     )
+    nowhere = run("evaluate", *about, "--run-out", tmp_path / "no" / "x.run", ok=False)
+    assert nowhere.stderr.startswith("error: --run-out names a file in a folder that exists")
+    assert "--mode must be one of hybrid, dense" in run("evaluate", *about, "--mode", "bm25", ok=False).stderr
     keyless = run("evaluate", *about, "--log", asked / "half.jsonl", "--mode", "dense", ok=False)
     assert "none of the 12 judged questions was asked in mode dense" in keyless.stderr
     assert "is M3RETRIEVER_QUERY_LOG_KEY the key it was written with?" in keyless.stderr
@@ -546,6 +591,10 @@ def test_compare_takes_logs_beside_runs(asked, tmp_path):
     run("evaluate", *golden, "--log", asked / "all.jsonl", "--run-out", tmp_path / "all.run")
     same = json.loads(run("compare", tmp_path / "all.run", asked / "all.jsonl", *golden).stdout)
     assert (same["queries"], same["ties"], same["first"]) == (12, 12, same["second"])
+    named_alike = tmp_path / "all.jsonl"
+    shutil.copy(tmp_path / "all.run", named_alike)
+    shutil.copy(asked / "all.jsonl", tmp_path / "log.run")
+    assert json.loads(run("compare", named_alike, tmp_path / "log.run", *golden).stdout) == same, "a file is what it holds"
     key = {"M3RETRIEVER_QUERY_LOG_KEY": "secret"}
     done = run(
         "compare", asked / "all.jsonl", asked / "half.jsonl", *golden, "--measure", "RR", "--mode", "sparse", ok=False, **key
@@ -571,7 +620,7 @@ def test_a_log_with_a_broken_line_is_measured_without_it_and_the_line_is_named(a
     about = ["--path", asked / "index", "--golden", asked / "golden.jsonl", "--json"]
     done = run("evaluate", *about, "--log", log)
     assert json.loads(done.stdout)["queries"] == 12
-    assert re.fullmatch(r"warning: .*log\.jsonl, line 1 is not of a query log: .* \(and 1 lines more\)\n", done.stderr)
+    assert re.fullmatch(r"warning: .*log\.jsonl, line 1 is not of a query log: .* \(and 1 more such line\)\n", done.stderr)
 
 
 def test_scores_come_back_bit_by_bit(index, path):

@@ -32,7 +32,7 @@ from m3retriever import (
     UnknownDocumentError,
 )
 from m3retriever.stores import agreement, dense
-from m3retriever.stores.connection import collections_in
+from m3retriever.stores.database import collections_in
 from m3retriever.testing import check_store
 
 ENCODER = HashingEncoder()
@@ -564,7 +564,7 @@ def test_space_of_replaced_documents_is_used_again(tmp_path):
         (Document("a", "x\ud800"), "lone surrogate at character 1"),
         (Document("a", None), "text must be a str; got NoneType"),
         (Document("a", "x", {"k": {"nested": 1}}), "metadata key 'k': a value must be str, int, float, bool"),
-        (Document("a", "x", {"k": np.float32(1)}), "got float32"),
+        (Document("a", "x", {"k": np.float32(1)}), "got numpy.float32"),
         (Document("a", "x", {"k": float("nan")}), "must be finite"),
         (Document("a", "x", {"k": 2**70}), "fit 64 bits"),
         (Document("a", "x", {"k": []}), "non-empty and of one type"),

@@ -344,7 +344,7 @@ def test_damage_that_comes_while_an_index_is_open_is_refused_where_it_would_be_s
         execute(folder, "string_value = 'fox w1'", "key = 'chroma:document' and id = (select max(id) from embeddings)")
         [id] = index.store.verify().ids("text")
         index.get(["d1" if id == "d2" else "d2"])
-        with pytest.raises(DamagedIndexError, match=f"'{id}'; run: m3retriever repair"):
+        with pytest.raises(DamagedIndexError, match=f"'{id}'; to mend it: m3retriever repair --path {re.escape(str(folder))}"):
             index.get([id])
         index.store.add([Document(id, "a new text", {"n": 1})], ENCODER.encode_documents(["a new text"]))
         assert index.get([id])[0].text == "a new text"

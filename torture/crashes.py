@@ -301,8 +301,11 @@ def _send(pipe: Any, call: Callable[..., Any], given: Sequence[Any]) -> None:
         pipe.send(("raised", traceback.format_exc()))
 
 
-def kill_a_writer(place: Place, seed: int, *, meanwhile: Callable[[], None] | None = None) -> None:
-    """Start a process that changes the index, let it acknowledge some changes, and kill it within one."""
+def kill_a_writer(place: Place, seed: int, *, meanwhile: Callable[[], bool] | None = None) -> None:
+    """Start a process that changes the index, let it acknowledge some changes, and kill it within one.
+
+    Where `meanwhile` says False, it is killed without having changed any more.
+    """
     chosen = random.Random(seed)
     writer = fresh_processes.Process(target=churn, args=(place, seed))
     writer.start()
@@ -310,8 +313,8 @@ def kill_a_writer(place: Place, seed: int, *, meanwhile: Callable[[], None] | No
         _wait_for_changes(place, writer, chosen.randint(1, 6))
         if meanwhile is not None:
             time.sleep(chosen.random() * LONGEST_DELAY)
-            meanwhile()
-            _wait_for_changes(place, writer, chosen.randint(1, 3))
+            if meanwhile():
+                _wait_for_changes(place, writer, chosen.randint(1, 3))
         time.sleep(chosen.random() * LONGEST_DELAY)
     finally:
         writer.kill()
@@ -338,6 +341,7 @@ class Survived:
     kills: int = 0
     changes: int = 0
     cut_short: int = 0
+    servers_mended: int = 0  # whose vector index Chroma had left in pieces
     problems: list[str] = field(default_factory=list)
 
     def add(self, place: Place, beside: Path, seed: int) -> None:
@@ -365,7 +369,34 @@ def kill_served(folder: Path, kills: int, seed: int = 0) -> Survived:
     with Server(folder / "server") as server:
         place = Place(folder / "payload", folder / "log", server.port)
         answer(prepare, place)
+
+        def restart() -> bool:
+            server.restart()
+            return bool(answer(_answers, place))
+
         for number in range(seed, seed + kills):
-            kill_a_writer(place, number, meanwhile=server.restart if number % 2 else None)
+            kill_a_writer(place, number, meanwhile=restart if number % 2 else None)
+            if not answer(_answers, place):
+                server.kill()
+                answer(_open_its_folder, server.folder, place)
+                server.start()
+                survived.servers_mended += 1
             survived.add(place, folder / "undisturbed", number)
     return survived
+
+
+def _answers(place: Place) -> bool:
+    """Whether the server answers for the collection: one killed while it wrote its vector index in place never does."""
+    from chromadb.errors import InternalError
+
+    with chroma(place) as client:
+        try:
+            client.get_collection(COLLECTION).get(limit=1, include=["embeddings"])
+        except InternalError:
+            return False
+    return True
+
+
+def _open_its_folder(folder: Path, place: Place) -> None:
+    """What docs/reliability.md says to do about such a server: while it is stopped, open its folder once."""
+    ChromaStore(folder, collection=COLLECTION, payload=place.folder).close()

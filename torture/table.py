@@ -33,13 +33,19 @@ class Line(NamedTuple):
 LINES = (
     Line(
         "kill -9, embedded",
-        ("the process killed (`-9`) while it adds, replaces, deletes", "{kills} kills, {within_a_change} within a change"),
+        ("the process killed (`-9`) while it adds, replaces and deletes", "{kills} kills, {within_a_change} within a change"),
         ("在新增、替换、删除时强制终止进程（`-9`）", "{kills} 次终止，其中 {within_a_change} 次在写入当中"),
     ),
     Line(
         "kill -9, with a server",
-        ("the same with `chroma run`, and the server killed too", "{kills} kills, {within_a_change} within a change"),
-        ("同上，使用 `chroma run`，服务器也被终止", "{kills} 次终止，其中 {within_a_change} 次在写入当中"),
+        (
+            "the same with `chroma run`, and the server killed too",
+            "{kills} kills, {within_a_change} within a change; Chroma's own files mended {servers_mended} times",
+        ),
+        (
+            "同上，使用 `chroma run`，服务器也被终止",
+            "{kills} 次终止，其中 {within_a_change} 次在写入当中；修复 Chroma 自身文件 {servers_mended} 次",
+        ),
     ),
     Line("no room", ("the disk fills up", "{disks} disks"), ("磁盘写满", "{disks} 个磁盘")),
     Line(

@@ -22,6 +22,7 @@ def test_with_a_server_nothing_acknowledged_is_lost_at_any_moment(tmp_path):
     count(
         "kill -9, with a server",
         kills=survived.kills,
+        servers_mended=survived.servers_mended,
         within_a_change=survived.cut_short,
         changes=survived.changes,
         problems=len(survived.problems),

@@ -7,7 +7,7 @@ import pytest
 from torture.counts import count
 from torture.flips import FILES, tally
 
-ROUNDS = int(500 * float(os.environ.get("M3_TORTURE_ROUNDS", "1")))
+ROUNDS = int(300 * float(os.environ.get("M3_TORTURE_ROUNDS", "1")))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from m3retriever.errors import ProfileError
-from m3retriever.rates import MOST_POINTS, Rates, finite_numbers, shown
+from m3retriever.errors import ProfileError, shown
+from m3retriever.rates import MOST_POINTS, Rates, finite_numbers
 from m3retriever.types import Profile, Weights
 
 LEVELS = ("unrelated", "weak", "related", "nearly identical")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time
+from enum import Enum
+from os import PathLike, fsencode
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,15 @@ INT64 = range(-(2**63), 2**63)
 RESERVED_PREFIX = "chroma:"  # of keys that Chroma keeps for itself, and does not give back
 MOST_VALUES = 5_000  # of one document's metadata: beyond 5,460 Chroma 1.5 takes the write, fails to apply it, and every
 # later call on the collection fails with it (SQLite's 32,766 variables, six a value)
+
+REMEDIES: tuple[tuple[type | tuple[type, ...], str], ...] = (  # for values that cannot be stored as they are
+    (Enum, "value.value"),
+    (np.generic, "value.item()"),
+    (np.ndarray, "value.tolist()"),
+    ((date, time), "value.isoformat()"),
+    ((tuple, set, frozenset), "list(value)"),
+    ((list, Mapping), "json.dumps(value)"),
+)
 
 
 def check_documents(documents: Sequence[Document]) -> None:
@@ -113,6 +126,16 @@ def check_k(k: int, name: str = "k") -> None:
         raise InvalidArgumentError(f"{name} must be at most {MAX_DEPTH}; got {shown(k)}")
 
 
+def as_path(given: object, wanted: str) -> Path:
+    """A str or a Path as a Path; InvalidArgumentError, which says what was wanted, where no file can have such a name."""
+    try:
+        if isinstance(given, str | PathLike) and str(given) and b"\0" not in fsencode(given):
+            return Path(given)
+    except UnicodeEncodeError:
+        pass
+    raise InvalidArgumentError(f"{wanted}; got {shown(given)}")
+
+
 def listed_ids(ids: Sequence[str]) -> list[str]:
     """The ids as a list; a single str, which is a sequence of str too, is refused."""
     if isinstance(ids, str):
@@ -165,9 +188,11 @@ def _check_metadata(document: Document) -> None:
 
 def _check_value(where: str, value: Any) -> None:
     if type(value) not in (str, int, float, bool):  # numpy's scalars and subclasses do not come back as they went
+        kind = type(value)
+        got = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        remedy = next((remedy for kinds, remedy in REMEDIES if isinstance(value, kinds)), "str(value)")
         raise InvalidDocumentError(
-            f"{where}: a value must be str, int, float, bool or a list of one of them; got {type(value).__name__}: "
-            "convert it, for instance with json.dumps"
+            f"{where}: a value must be str, int, float, bool or a list of one of them; got {got}: write {remedy}"
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidDocumentError(f"{where}: a number must be finite; got {value}")

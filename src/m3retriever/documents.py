@@ -33,6 +33,8 @@ from m3retriever.types import (
     WritesFromThreads,
 )
 
+READ_AT_ONCE = 5_000  # documents, where all that pass a filter are looked at
+
 Result = TypeVar("Result")
 Self = TypeVar("Self", bound="Documents")
 
@@ -107,8 +109,12 @@ class Documents:
             raise InvalidArgumentError("delete_where takes where, where_document or among; got none: for all, delete(ids())")
         with self.store.writing() if isinstance(self.store, HoldsWriting) else nullcontext():
             ids = self.ids(where, where_document=where_document, among=among)
-            self.delete(ids, skip_unknown=True)
-        return len(ids)
+            passes, passing = predicate(one_filter(where, where_document), patterns=True), list[str]()
+            for start in range(0, len(ids), READ_AT_ONCE):  # nothing is deleted on the word of a list alone
+                held = self.get(ids[start : start + READ_AT_ONCE], skip_unknown=True)
+                passing += [document.id for document in held if passes(document)]
+            self.delete(passing, skip_unknown=True)
+        return len(passing)
 
     def find(
         self,
@@ -118,6 +124,7 @@ class Documents:
         among: Sequence[str] | None = None,
     ) -> list[Document]:
         """The documents that pass the filters, of those `among` only and then in their order, else by id."""
+        among = None if among is None else listed_ids(among)
         passing = self.ids(where, where_document=where_document, among=among)
         if among is not None:
             found = set(passing)

@@ -82,7 +82,14 @@ class StoreError(M3RetrieverError, OSError):
 
 
 class DamagedIndexError(StoreError):
-    """What an index holds is not what was written: a file was changed, or its disk fails."""
+    """What an index holds is not what was written: a file was changed, or its disk fails.
+
+    `problem` says of what kind it is, in the words of `stores.verify`, and `ids` which documents have it.
+    """
+
+    def __init__(self, message: str, *, problem: str = "unreadable", ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problem, self.ids = problem, tuple(ids)
 
 
 class InvalidArgumentError(M3RetrieverError, ValueError):

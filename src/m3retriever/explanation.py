@@ -99,7 +99,7 @@ class Explanation:
                 f"neither the dense nor the sparse search found it: raise the profile's depth to {self.deeper.depth}, or "
                 "search for words it contains"
             )
-        if self.score is None or self.threshold == math.inf:
+        if self.threshold == math.inf:
             return f"its score is {self.score:.4f}, and no score is as probable as the threshold asks for"
         if self.stage == "below threshold":
             return f"its score {self.score:.4f} is below the threshold {self.threshold:.4f}"

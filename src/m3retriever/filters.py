@@ -64,8 +64,12 @@ def _check(where: Any, *, level: int) -> None:
         _check(condition, level=level + 1)
     elif key in (TEXT, ID):
         _check_special(key, *operation(condition, TEXT_OPERATORS if key == TEXT else ID_OPERATORS))
-    elif not isinstance(key, str) or not key or key.startswith(("#", "$", RESERVED_PREFIX)):
+    elif not isinstance(key, str) or not key or key.startswith(("#", "$")):
         raise InvalidFilterError(f"where takes a metadata key, {TEXT}, {ID}, $and, $or or $not; got {shown(key)}")
+    elif key.startswith(RESERVED_PREFIX):
+        raise InvalidFilterError(f"a key that begins with {RESERVED_PREFIX} is Chroma's own, no document's; got {shown(key)}")
+    elif not _is_text(key):
+        raise InvalidFilterError(f"where takes a metadata key that is text; got {shown(key)}, which holds a lone surrogate")
     else:
         _check_operand(key, *operation(condition))
 
@@ -233,8 +237,12 @@ def _check_scalar(key: str, value: Any) -> None:
         raise InvalidFilterError(f"a filter on {shown(key)} takes finite numbers; got {shown(value)}")
     if isinstance(value, int) and int(value) not in INT64:  # of an IntEnum, `in` would try number by number
         raise InvalidFilterError(f"a filter on {shown(key)} takes an int that fits 64 bits; got {shown(value)}")
-    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+    if isinstance(value, str) and not _is_text(value):
         raise InvalidFilterError(f"a filter on {shown(key)} takes text; got {shown(value)}, which holds a lone surrogate")
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _text_test(operator: str, operand: str) -> Callable[[str], bool]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3retriever.errors import DamagedIndexError, InvalidArgumentError
+from m3retriever.errors import DamagedIndexError, InvalidArgumentError, StoreError
 
 if TYPE_CHECKING:
     from m3retriever.stores.verify import Verdict
@@ -19,19 +19,32 @@ def verify(path: str | Path, collection: str | None = None, *, on_step: Step | N
     """What is not whole of the index in a folder, which may be too damaged to be opened; no model is loaded.
 
     Every stored value is checked, what is kept twice is compared, and Chroma's database and vector index are
-    asked. Holds the right to write: StoreLockedError where another process has it. `on_step` is called with the
-    number of documents done since its last call.
+    asked. `on_step` is called with the number of documents done since its last call.
+
+    Raises
+    ------
+    StoreError
+        There is no index. StoreLockedError where another process has the right to write, which is held meanwhile.
     """
     from m3retriever.stores.chroma import ChromaStore
-    from m3retriever.stores.connection import integrity
+    from m3retriever.stores.database import check_links, check_not_lost, problem_of
+    from m3retriever.stores.payload import is_open
+    from m3retriever.stores.repair import look_through
     from m3retriever.stores.verify import Finding, Verdict
 
-    if (problem := integrity(path)) is not None:
-        return Verdict(0, 0, (Finding("chroma", detail=problem),))
+    folder = _payload_folder(path, collection)
     try:
+        check_not_lost(Path(path))
+        if (problem := problem_of(path)) is not None:
+            return Verdict(0, 0, (Finding("chroma", detail=problem),))
+        if not ChromaStore.exists(path, collection):
+            raise StoreError(f"no collection {folder.name!r} in {path}, only what was stored beside one: {folder}")
+        check_links(Path(path), folder.name, however_large=True)
+        if not is_open(folder):  # LMDB cannot take a file a second time, and who has it open has read it
+            look_through(folder)
         store = ChromaStore(path, collection=collection)
     except DamagedIndexError as error:
-        return Verdict(0, 0, (Finding("unreadable", detail=str(error)),))
+        return Verdict(0, 0, (Finding(error.problem, error.ids, str(error)),))  # type: ignore[arg-type]  # one of them
     try:
         return store.verify(on_step=on_step)
     finally:
@@ -48,35 +61,79 @@ def repair(
     """Mend the index in a folder: the verdict before, and after.
 
     Vectors that are not whole are encoded again from the texts in Chroma; `model` as of `M3Index.open`. What another
-    client changed is taken as it is. Chroma's own database is not mended: restore a copy of the folder.
+    client changed is taken as it is. Of Chroma's own database only its indexes are made anew, and a copy of it is kept.
+
+    Raises
+    ------
+    DamagedIndexError
+        Chroma's database is damaged beyond its indexes: restore a copy of the folder.
+    StoreError
+        There is no index, or this process has it open.
+    InvalidArgumentError
+        The index does not say which model it is of: nothing is changed before that is known.
     """
-    from m3retriever.encoders import as_encoder, source_of
-    from m3retriever.stores.chroma import ChromaStore
-    from m3retriever.stores.connection import payload_folder_in
+    from m3retriever.stores.database import drop_vector_index, make_indexes_anew
     from m3retriever.stores.lock import WriterLock
+    from m3retriever.stores.payload import is_open
     from m3retriever.stores.repair import mend_payload
 
-    before = verify(path, collection, on_step=on_step)
-    if before.has("chroma"):
-        raise DamagedIndexError(f"{before.findings[0]}: restore the folder from a copy; {path} stays as it is")
+    folder = _payload_folder(path, collection)
+    if is_open(folder):
+        raise StoreError(f"this process has the index in {path} open: close it, then repair it")
+    before = found = verify(path, collection, on_step=on_step)
     if before.whole:
         return before, before
-    if before.has("unreadable", "values", "entries", "derived"):
-        folder = payload_folder_in(path, collection)
+    encoder = _encoder_of(folder, model)
+    with WriterLock(folder.parent).for_a_moment():
+        if before.has("chroma"):
+            make_indexes_anew(path)
+    if before.has("chroma"):
+        found = verify(path, collection, on_step=on_step)
+    if found.has("vector index"):
+        with WriterLock(folder.parent).for_a_moment():
+            drop_vector_index(path, folder.name)  # whoever opens the collection next makes it anew
+    if found.has("unreadable", "values", "entries", "derived"):
         with WriterLock(folder.parent).for_a_moment():
             mend_payload(folder)
+    return before, _mended(path, collection, encoder, on_step)
+
+
+def _mended(path: str | Path, collection: str | None, encoder: Encoder, on_step: Step | None) -> Verdict:
+    from m3retriever.encoders import source_of
+    from m3retriever.stores.chroma import ChromaStore
+
     store = ChromaStore(path, collection=collection)
     try:
-        encoder = as_encoder(model if model is not None else _recorded(store.settings()))
         store.source = source_of(encoder)
         store.bind(encoder.name, encoder.dim)
-        store.repair(encoder.encode_documents)
-        return before, store.verify(on_step=on_step)
+        return store.repair(encoder.encode_documents, on_step=on_step)
     finally:
         store.close()
 
 
-def _recorded(settings: Mapping[str, str | None]) -> str:
-    if settings["source"] is None:
-        raise InvalidArgumentError("the index does not say which model it was made with: give it (model=, --model)")
-    return settings["source"]
+def _payload_folder(path: str | Path, collection: str | None) -> Path:
+    """Where the payload lies; StoreError where there is no index."""
+    from m3retriever.stores.connection import collection_name
+    from m3retriever.stores.database import DATABASE, collections_in, payload_folder, problem_of
+    from m3retriever.stores.inside import check_inside
+
+    check_inside(path)
+    name = collection_name(collection)
+    folder = payload_folder(path, name)
+    if (folder / "data.mdb").is_file():
+        return folder
+    if not (Path(path) / DATABASE).is_file() or (problem_of(path) is None and name not in collections_in(path)):
+        raise StoreError(f"no index in {path}: want a folder with {DATABASE} that holds the collection {name!r}")
+    return folder
+
+
+def _encoder_of(folder: Path, model: str | Encoder | None) -> Encoder:
+    from m3retriever.encoders import as_encoder
+    from m3retriever.stores.repair import recorded_model
+
+    wanted = model if model is not None else recorded_model(folder)
+    if wanted is None:
+        raise InvalidArgumentError(
+            "the index does not say, or not any more, which model it was made with: give it (model=, --model)"
+        )
+    return as_encoder(wanted)

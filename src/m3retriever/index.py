@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from m3retriever.checks import check_encoded, check_k, listed_ids
+from m3retriever.checks import as_path, check_encoded, check_k, listed_ids
 from m3retriever.diversity import check_balance, mmr, on_the_scale_of
 from m3retriever.documents import Documents, one_filter
 from m3retriever.errors import InvalidArgumentError, StoreError, UnknownDocumentError, shown
@@ -114,8 +114,7 @@ class M3Index(Answering, DocumentSearch, Documents):
         query_log
             A file that queries and what was answered are appended to, or a QueryLog; default: none.
         """
-        if not str(path):
-            raise InvalidArgumentError("path must name a folder; got ''")
+        path = as_path(path, "path must name a folder")
         from m3retriever.encoders import DEFAULT_MODEL, as_encoder, source_of
         from m3retriever.stores.chroma import ChromaStore
 
@@ -130,7 +129,7 @@ class M3Index(Answering, DocumentSearch, Documents):
             if encoder is None:
                 encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL, precision, backend)
             store.source = source_of(encoder)
-            opened = cls(encoder, store, _profile_of(profile, Path(path), encoder))
+            opened = cls(encoder, store, _profile_of(profile, path, encoder))
             opened.query_log = log
             return opened
         except BaseException:
@@ -334,6 +333,8 @@ class M3Index(Answering, DocumentSearch, Documents):
         document has this id.
         """
         check_k(k)
+        if not isinstance(id, str):
+            raise InvalidArgumentError(f"an id is a str; got {shown(id)}")
         chosen = self._chosen(profile)
         ranking = Ranking.of(chosen, mode, weights, threshold)
         where = one_filter(where, where_document)

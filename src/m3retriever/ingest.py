@@ -127,4 +127,4 @@ class Behind:
             if self._threads is not None:
                 self._threads.shutdown()
             if self._under_way is not None and (second := self._under_way.exception()) is not None:
-                logger.warning("storing failed as well: %s", second)
+                logger.warning("storing failed as well: %s", type(second).__name__)  # its words may quote an id

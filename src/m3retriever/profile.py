@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from m3retriever.calibration import calibration_of
+from m3retriever.checks import INT64
 from m3retriever.errors import InvalidArgumentError, ProfileError, shown
 from m3retriever.fusion import fuse, fusion_named
 from m3retriever.io import replace_text
@@ -38,7 +39,6 @@ MAX_BYTES = 1_000_000  # a profile is a page of text; more is a mistake or an at
 MOST_PARTS = 32  # of the dotted keys of a line: a.b.c has 3, and tomllib's time and memory grow with their square
 PART = re.compile(r"""\.[ \t]*(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*(?=\.)""")  # of a key, with more before and after
 MOST_DEPTH = 32  # tables and lists in each other; what is fitted has 4
-WHOLE = range(-(2**63), 2**63)  # what TOML calls an integer; tomllib reads longer ones
 SHOWN = 500  # characters of what is wrong, which may be as long as the file
 KEYS = {field.name for field in fields(Profile)}
 
@@ -82,7 +82,7 @@ def _check_size(path: str | Path, content: Mapping[str, Any]) -> None:
             raise ProfileError(f"a profile's tables and lists are at most {MOST_DEPTH} deep; {path} has deeper ones")
         if isinstance(value, dict | list):
             waiting += ((one, depth + 1) for one in (value.values() if isinstance(value, dict) else value))
-        elif isinstance(value, int) and value not in WHOLE:
+        elif isinstance(value, int) and value not in INT64:  # what TOML calls an integer; tomllib reads longer ones
             raise ProfileError(f"a profile's whole numbers fit 64 bits; {path} has a longer one")
 
 
@@ -106,9 +106,9 @@ def check_profile(profile: Profile, model: str, precision: str | None = None) ->
     _check_fusion(profile)
     for mode in profile.calibration or {}:
         if mode not in (*MODES, "hybrid"):
-            raise ProfileError(f"calibration is for {', '.join(MODES)} or hybrid; got {_short(repr(mode))}")
+            raise ProfileError(f"calibration is for {', '.join(MODES)} or hybrid; got {shown(mode)}")
         calibration_of(profile, mode)
-    fitted, in_what = _short(repr(profile.model)), _short(str(profile.precision))
+    fitted, in_what = shown(profile.model), _short(str(profile.precision))
     if profile.model not in (None, model):
         raise ProfileError(f"the profile was fitted on {fitted}, not on {model!r}: fit it again for this model")
     if None not in (profile.precision, precision) and profile.precision != precision:
@@ -129,7 +129,7 @@ def _check_fusion(profile: Profile) -> None:
     except InvalidArgumentError as error:
         raise ProfileError(_short(str(error))) from error
     if fused.shape != (len(tried),) or not np.isfinite(fused).all():
-        got = _short(repr(dict(profile.parameters)))
+        got = shown(dict(profile.parameters))
         raise ProfileError(f"the parameters of the fusion {profile.fusion!r} give no finite scores; got {got}")
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3retriever.errors import ProfileError
+from m3retriever.errors import ProfileError, shown
 from m3retriever.vectors import FloatArray
 
 POINTS = 120  # kept of a larger sample: half of them for the rarest tenth, which thresholds are about
 MOST_POINTS = 10_000  # of a curve in a profile: what is fitted has some hundreds, and every search looks at them
-SHOWN = 100  # characters of a wrong value in an error
 ROUNDING = 1e-9  # of a share
 TAIL = 10.0  # the tail beyond the sample falls as over its rarest factor of ten
 
@@ -106,9 +105,3 @@ def finite_numbers(values: Sequence[float] | FloatArray) -> FloatArray:
         raise ProfileError(f"a calibration is made of finite numbers; got {shown(values)}")
     numbers: FloatArray = given.astype(np.float64)
     return numbers
-
-
-def shown(values: object) -> str:
-    """The beginning of a value for an error message."""
-    text = repr(values)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

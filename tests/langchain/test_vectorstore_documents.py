@@ -115,6 +115,8 @@ async def test_what_cannot_be_stored_stops_all_of_the_call(any_index: M3Index) -
         await store.aadd_texts(["fine", "not"], ids=["same", "same"], batch_size=1)
     with pytest.raises(InvalidArgumentError, match="list of str"):
         store.add_texts("apple")
+    with pytest.raises(InvalidArgumentError, match=r"got one Document: write \[document\]"):
+        store.add_documents(LangChainDocument("apple"))  # type: ignore[arg-type]
     for size in (0, -1, True, 1.5):
         with pytest.raises(InvalidArgumentError, match="batch_size"):
             store.add_texts(["apple"], batch_size=size)  # type: ignore[arg-type]

@@ -170,6 +170,13 @@ def test_any_nested_filter_is_plain_python_in_every_mode(store: M3VectorStore, f
     assert [node.node_id for node in store.get_nodes(filters=filters)] == want
 
 
+@pytest.mark.parametrize("filters", [one("in", "x" * 10_000), one("==", ["x"] * 10_000), one("==", None, key="x" * 10_000)])
+def test_an_error_is_short_however_long_what_was_wrong(filters: MetadataFilters) -> None:
+    with pytest.raises(InvalidFilterError) as refused:
+        as_where(filters)
+    assert len(str(refused.value)) < 1_000
+
+
 def test_no_filter_and_an_empty_list_of_filters_are_none() -> None:
     assert as_where(None) is None
     for condition in (*FilterCondition, None):
@@ -199,6 +206,8 @@ def test_no_filter_and_an_empty_list_of_filters_are_none() -> None:
         (one("==", 1, key="#id"), "metadata key"),
         (one("==", "a", key="$and"), "metadata key"),
         (one("==", 1, key=""), "metadata key"),
+        (one("==", 1, key="chroma:x"), "Chroma's own"),
+        (one("==", "a", key="lone \ud800"), "surrogate"),
         (MetadataFilters(filters=[MetadataFilters(filters=[])]), "at least one filter"),
         (MetadataFilters(filters=[MetadataFilters(filters=[], condition="or")], condition="or"), "at least one filter"),
         ({"v": 1}, "MetadataFilters"),

@@ -211,6 +211,13 @@ def test_broken_content_never_raises(content: Any, kind: str) -> None:
     assert (node.node_id, node.get_content(), node.metadata) == ("one", "red apple", {"lang": "en"})
 
 
+def test_a_log_line_about_broken_content_names_no_document(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="m3retriever"):
+        to_node(Document("zebrafinch", "a zebrafinch", {"_node_content": "zebrafinch", "zebrafinch": "zebrafinch"}))
+    assert "_node_content of a document cannot be read" in caplog.text
+    assert "zebrafinch" not in caplog.text
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text() | st.integers(),

@@ -89,6 +89,26 @@ def test_nothing_is_stored_where_one_node_cannot_be(empty_index: M3Index) -> Non
     assert len(empty_index) == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (NODES[0], r"got one TextNode: write \[node\]"),
+        (None, "takes a list of nodes; got None"),
+        ("abc", "takes a list of nodes; got 'abc'"),
+        ([NODES[0], None], "got None among them"),
+        ([Document("a", "apple")], "takes LlamaIndex's nodes; got Document"),
+    ],
+)
+def test_what_is_no_list_of_nodes_is_refused_in_words(empty_index: M3Index, given: Any, why: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=why):
+        M3VectorStore(empty_index).add(given)
+    assert len(empty_index) == 0
+
+
+def test_nodes_may_come_from_any_iterable(empty_index: M3Index) -> None:
+    assert M3VectorStore(empty_index).add(iter(NODES)) == [node.node_id for node in NODES]  # type: ignore[arg-type]
+
+
 def test_delete_removes_all_nodes_of_a_document_and_no_other(store: M3VectorStore, index: M3Index) -> None:
     store.delete("cooking")
     assert index.ids() == ["far", "long", "red", "twin"]

@@ -94,17 +94,17 @@ def _documents(
 ) -> Iterator[Document]:
     """The documents of all files, cleaned where that is wanted; an id that comes twice is an error, as a bad line is."""
     from m3retriever.cleaning import clean_document
-    from m3retriever.io import read_documents
+    from m3retriever.io.documents import placed_documents
 
     seen = set[str]()
     for file in files:
-        for document in read_documents(file, on_bad=on_bad):
+        for place, document in placed_documents(file, on_bad=on_bad):
             if document.id not in seen:
                 seen.add(document.id)
                 yield clean_document(document) if clean else document
                 continue
             twice = InvalidDocumentError(
-                f"{file}: the id {shown(document.id)} comes a second time in this run; ids must be unique"
+                f"{place}: the id {shown(document.id)} comes a second time in this run; ids must be unique"
             )
             if on_bad is None:
                 raise twice

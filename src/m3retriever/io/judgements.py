@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, shown
-from m3retriever.io.rows import json_lines, json_object, rows_of, text_lines
+from m3retriever.io.rows import json_lines, json_object, rows_of, text_lines, with_types
 from m3retriever.io.writing import replace_text
 
 RUN_COLUMNS = 6  # query, Q0, document, rank, score, tag
@@ -55,6 +55,8 @@ def read_golden(path: str | Path) -> list[GoldenQuestion]:
             raise InvalidDocumentError(
                 f"{place}: want 'question' (a str) and 'relevant' (a list of at least one id), or 'grades'; got {got}"
             )
+        if wrong := [one for one in (row.get("id", ""), *relevant) if not isinstance(one, str | int) or isinstance(one, bool)]:
+            raise InvalidDocumentError(f"{place}: want an id, and those in 'relevant', as strings; got {shown(wrong[0])}")
         id = str(row.get("id", len(questions) + 1))
         answers = tuple(_clean(str(one)) for one in relevant)
         questions.append(GoldenQuestion(id, _clean(question), answers, _grades(place, grades)))
@@ -95,7 +97,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     queries: dict[str, str] = {}
     for place, id, text in _json_queries(path) if path.suffix.lower() == ".jsonl" else _tab_queries(path):
         if id in queries:
-            raise InvalidDocumentError(f"{place}: the query id {id!r} comes a second time")
+            raise InvalidDocumentError(f"{place}: the query id {shown(id)} comes a second time")
         queries[id] = text
     return queries
 
@@ -111,14 +113,13 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
             raise InvalidDocumentError(
                 f"{place}: want query, document, grade (BEIR) or query, 0, document, grade (TREC); got {len(cells)} columns"
             )
-        query, document, grade = cells[0], cells[-2], cells[-1]
         try:
-            qrels.setdefault(query, {})[document] = int(grade)
+            grade = int(cells[-1])
         except ValueError:
-            if number == 0:  # a header
-                qrels.clear()
+            if number == 0 and not _is_number(cells[-1]):  # a header
                 continue
-            raise InvalidDocumentError(f"{place}: want a whole number as grade; got {grade!r}") from None
+            raise InvalidDocumentError(f"{place}: want a whole number as grade; got {shown(cells[-1])}") from None
+        qrels.setdefault(cells[0], {})[cells[-2]] = grade
     return qrels
 
 
@@ -134,10 +135,11 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
             value = float(score)
         except ValueError:
             raise InvalidDocumentError(
-                f"{place}: want {RUN_COLUMNS} columns, the fifth a number (query, Q0, document, rank, score, tag); got {cells}"
+                f"{place}: want {RUN_COLUMNS} columns, the fifth a number (query, Q0, document, rank, score, tag); "
+                f"got {shown(cells)}"
             ) from None
         if not math.isfinite(value):
-            raise InvalidDocumentError(f"{place}: want a finite score; got {score}")
+            raise InvalidDocumentError(f"{place}: want a finite score; got {shown(score)}")
         run.setdefault(query, {})[document] = value
     return run
 
@@ -158,7 +160,9 @@ def run_text(run: Mapping[str, Mapping[str, float]], *, tag: str = "m3retriever"
         for rank, document in enumerate(ranking, start=1):
             cells = (query, "Q0", document, str(rank), repr(float(scored[document])), tag)
             if any(character in cell for cell in cells for character in "\t\r\n"):
-                raise InvalidArgumentError(f"a run holds ids without tabs and line breaks; got {query!r}, {document!r}")
+                raise InvalidArgumentError(
+                    f"a run holds ids without tabs and line breaks; got {shown(query)}, {shown(document)}"
+                )
             lines.append("\t".join(cells) + "\n")
     return "".join(lines)
 
@@ -177,7 +181,7 @@ def _json_queries(path: Path) -> Iterator[tuple[str, str, str]]:
         row = json_object(place, row)
         id, text = row.get("_id", row.get("id")), row.get("text")
         if not isinstance(id, str | int) or isinstance(id, bool) or not isinstance(text, str):
-            raise InvalidDocumentError(f"{place}: want '_id' or 'id', and 'text'; got the keys {shown(sorted(map(str, row)))}")
+            raise InvalidDocumentError(f"{place}: want '_id' or 'id', and 'text', as strings; got {with_types(row)}")
         yield place, str(id), text
 
 
@@ -187,6 +191,14 @@ def _tab_queries(path: Path) -> Iterator[tuple[str, str, str]]:
         if not tab or not id:
             raise InvalidDocumentError(f"{place}: want id, a tab and the query's text; got {line[:80]!r}")
         yield place, id, text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _cells(path: str | Path) -> Iterator[tuple[str, list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -66,42 +67,88 @@ def text_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """A row a line after the header, as an object; a row that is none, or is no UTF-8 text, as its error."""
-    rows = csv.reader(_csv_lines(path), strict=True)
-    header = next(rows, [])
-    if "text" not in header:
-        raise InvalidDocumentError(f"{path}: want a header with a column 'text'; got {shown(header)}")
-    if len(set(header)) != len(header):
-        raise InvalidDocumentError(f"{path}: want a header without a name twice; got {shown(header)}")
+    lines = _CsvLines(path)
+    rows = csv.reader(lines, strict=True)
+    header = _csv_header(path, rows)
     for number in itertools.count(1):
-        place = f"{path}, row {number}"
+        place, first = f"{path}, row {number}", lines.begin_row()
         try:
             cells = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield place, InvalidDocumentError(f"{path}, line {rows.line_num} is not CSV: {error}")
+            yield place, InvalidDocumentError(f"{path}, line {first} is not CSV: {error}")
+            lines.go_back()
             continue
-        if broken := _what_is_no_text(cells):
-            yield place, InvalidDocumentError(f"{path}, line {rows.line_num} {broken}")
+        if broken := _what_is_no_text(lines.row, first):
+            yield place, InvalidDocumentError(f"{path}, {broken}")
         elif cells:
             yield place, _csv_row(place, header, cells, f"{path.as_posix()}:{number}")
 
 
-def _csv_lines(path: Path) -> Iterator[str]:
-    """Lines in which bytes that are no UTF-8 are lone surrogates: their row is refused, and no other."""
-    for _, line in _lines(path, errors="surrogateescape"):
-        yield line if isinstance(line, str) else TOO_LONG
+class _CsvLines(Iterator[str]):
+    """Lines of a CSV file, in which bytes that are no UTF-8 are lone surrogates: their row is refused, and no other.
+
+    A quote too many makes one row of all that follows, up to where another one shows it: `go_back` then gives those
+    lines again. Of a whole file no more than MAX_LINE characters are given again, so that no file is read for ever.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.row: list[str] = []  # the lines of the row under way
+        self._read, self._again = 0, MAX_LINE
+        self._waiting: deque[str] = deque()
+        self._lines = _lines(path, errors="surrogateescape")
+
+    def __next__(self) -> str:
+        if self._waiting:
+            line = self._waiting.popleft()
+        else:
+            _, found = next(self._lines)
+            line = found if isinstance(found, str) else TOO_LONG
+        self.row.append(line)
+        self._read += 1
+        return line
+
+    def begin_row(self) -> int:
+        """Number of the row's first line, which comes next."""
+        self.row = []
+        return self._read + 1
+
+    def go_back(self) -> None:
+        """Give the lines of the row again, but for its first."""
+        swallowed = self.row[1:]
+        self._again -= sum(map(len, swallowed))
+        if self._again >= 0:
+            self._waiting.extendleft(reversed(swallowed))
+            self._read -= len(swallowed)
 
 
-def _what_is_no_text(cells: Sequence[str]) -> str:
-    """Why a row is no text, in words; empty where it is."""
+def _csv_header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     try:
-        for cell in cells:
-            cell.encode("utf-8", "surrogateescape").decode()
-    except UnicodeDecodeError as error:
-        return f"is not UTF-8 text: {error.reason}"
-    except UnicodeEncodeError:
-        return f"is longer than {MAX_LINE} bytes"
+        header = next(rows, [])
+    except csv.Error as error:
+        raise InvalidDocumentError(f"{path}, line 1 is not CSV: {error}") from error
+    if "text" not in header:
+        raise InvalidDocumentError(f"{path}: want a header with a column 'text'; got {shown(header)}")
+    if "" in header:
+        raise InvalidDocumentError(
+            f"{path}: want a name for each column; column {header.index('') + 1} has none: leave it out, as pandas does with "
+            "to_csv(index=False)"
+        )
+    if len(set(header)) != len(header):
+        raise InvalidDocumentError(f"{path}: want a header without a name twice; got {shown(header)}")
+    return header
+
+
+def _what_is_no_text(lines: Sequence[str], first: int) -> str:
+    """Which line of a row is no text, and why, in words; empty where all are."""
+    for number, line in enumerate(lines, start=first):
+        try:
+            line.encode("utf-8", "surrogateescape").decode()
+        except UnicodeDecodeError as error:
+            return f"line {number} is not UTF-8 text: {error.reason}"
+        except UnicodeEncodeError:
+            return f"line {number} is longer than {MAX_LINE} bytes"
     return ""
 
 
@@ -125,7 +172,7 @@ def whole_text(path: Path) -> Iterator[tuple[str, Any]]:
     yield place, {"id": place, "text": "".join(map(str, lines)), "metadata": {"source": place}}
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; ValueError where a key comes twice, for one of the two values would be lost without a word."""
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -134,13 +181,18 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def with_types(row: Mapping[str, Any]) -> str:
+    """An object's keys with the types of their values, as a message shows them."""
+    return shown({key: type(value).__name__ for key, value in sorted(row.items())})
+
+
 def json_object(place: str, row: Any) -> Mapping[str, Any]:
     """A row as a JSON object; InvalidDocumentError where it is none."""
     if isinstance(row, InvalidDocumentError):
         raise row
     if isinstance(row, str):
         try:
-            row = json.loads(row, object_pairs_hook=_without_doubles)
+            row = json.loads(row, object_pairs_hook=without_doubles)
         except (ValueError, RecursionError) as error:
             raise InvalidDocumentError(f"{place} is not JSON: {shown(str(error))[1:-1]}") from error
     if not isinstance(row, Mapping):

@@ -282,6 +282,8 @@ class M3VectorStore(VectorStore):
 
 def _columns(documents: Iterable[Document], ids: Sequence[str | None] | None) -> tuple[list[str], list[Any], list[str | None]]:
     """Texts, metadata and ids, one each."""
+    if isinstance(documents, Document):  # which is an Iterable too, of its fields
+        raise InvalidArgumentError("documents is a list of LangChain's Documents; got one Document: write [document]")
     documents = list(documents) if isinstance(documents, Iterable) else [documents]  # the one, which is none, is refused
     ids = ids_of(documents, ids)
     return [document.page_content for document in documents], [document.metadata for document in documents], ids

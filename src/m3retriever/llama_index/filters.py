@@ -16,8 +16,8 @@ from typing import Any
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
-from m3retriever.checks import INT64, RESERVED_PREFIX
-from m3retriever.errors import InvalidFilterError
+from m3retriever.checks import INT64
+from m3retriever.errors import InvalidFilterError, shown
 from m3retriever.filters import check_where
 from m3retriever.types import Where
 
@@ -39,7 +39,7 @@ def as_where(filters: MetadataFilters | None) -> Where | None:
     if filters is None:
         return None
     if not isinstance(filters, MetadataFilters):
-        raise InvalidFilterError(f"filters takes MetadataFilters; got {filters!r}")
+        raise InvalidFilterError(f"filters takes MetadataFilters; got {shown(filters)}")
     if not filters.filters:
         return None
     where = _group(filters)
@@ -65,8 +65,8 @@ def _group(filters: MetadataFilters) -> Where:
 
 def _condition(condition: MetadataFilter) -> Where:
     key, value = condition.key, condition.value
-    if not key or key[0] in "#$" or key.startswith(RESERVED_PREFIX):
-        raise InvalidFilterError(f"a filter takes a metadata key, which does not begin with # or $; got {key!r}")
+    if not key or key[0] in "#$":
+        raise InvalidFilterError(f"a filter takes a metadata key, which does not begin with # or $; got {shown(key)}")
     _check_value(key, condition.operator, value)
     return _WHERE[condition.operator](key, value)
 
@@ -76,13 +76,17 @@ def _check_value(key: str, asked: FilterOperator, value: Any) -> None:
     if asked == FilterOperator.IS_EMPTY:
         return
     if value is None:
-        raise InvalidFilterError(f"{asked.name} on {key!r} takes a value; got None: for nodes without the key use IS_EMPTY")
+        raise InvalidFilterError(
+            f"{asked.name} on {shown(key)} takes a value; got None: for nodes without the key use IS_EMPTY"
+        )
     if asked in _LIST and not isinstance(value, list):
-        raise InvalidFilterError(f"{asked.name} on {key!r} takes a list; got {value!r}")
+        raise InvalidFilterError(f"{asked.name} on {shown(key)} takes a list; got {shown(value)}")
     if asked not in _LIST and isinstance(value, list):
-        raise InvalidFilterError(f"{asked.name} on {key!r} takes one value; got {value!r}: for several use IN, ANY or ALL")
+        raise InvalidFilterError(
+            f"{asked.name} on {shown(key)} takes one value; got {shown(value)}: for several use IN, ANY or ALL"
+        )
     if asked in _TEXT and not isinstance(value, str):
-        raise InvalidFilterError(f"{asked.name} on {key!r} takes a str; got {value!r}")
+        raise InvalidFilterError(f"{asked.name} on {shown(key)} takes a str; got {shown(value)}")
 
 
 def _equal(key: str, value: Any) -> Where:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from string import Formatter
 from typing import Any
 
@@ -29,7 +29,7 @@ from llama_index.core.schema import (
 from llama_index.core.schema import Document as LlamaDocument
 
 from m3retriever.checks import check_documents
-from m3retriever.errors import InvalidDocumentError
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, shown
 from m3retriever.ingest import alike
 from m3retriever.types import Document, Hit, Mode
 
@@ -87,6 +87,18 @@ def scored_node(hit: Hit) -> M3NodeWithScore:
     )
 
 
+def listed_nodes(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    """The nodes as a list; InvalidArgumentError for what is none, and for one node alone."""
+    if isinstance(nodes, BaseNode):
+        raise InvalidArgumentError(f"add takes a list of nodes; got one {type(nodes).__name__}: write [node]")
+    if not isinstance(nodes, Iterable) or isinstance(nodes, str | bytes):
+        raise InvalidArgumentError(f"add takes a list of nodes; got {shown(nodes)}")
+    nodes = list(nodes)
+    if wrong := [one for one in nodes if not isinstance(one, BaseNode)]:
+        raise InvalidDocumentError(f"add takes LlamaIndex's nodes; got {shown(wrong[0])} among them")
+    return nodes
+
+
 def to_document(node: BaseNode, *, metadata_mode: MetadataMode = MetadataMode.NONE) -> Document:
     """A node as the index stores it; the node is not changed.
 
@@ -123,7 +135,7 @@ def to_node(document: Document) -> BaseNode:
     try:
         return _rebuilt(document)
     except Exception as error:  # noqa: BLE001  # it may be anything, and so may what it makes a class raise
-        logger.debug("document %r: %s cannot be read: %s", document.id, CONTENT, type(error).__name__)
+        logger.debug("the %s of a document cannot be read: %s", CONTENT, type(error).__name__)
     return TextNode(id_=document.id, text=document.text, metadata=_held(document))
 
 

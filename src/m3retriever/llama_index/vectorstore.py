@@ -21,7 +21,7 @@ from m3retriever.index import M3Index, check_index
 from m3retriever.llama_index.embeddings import StoreEmbedding
 from m3retriever.llama_index.events import tell_end, tell_start
 from m3retriever.llama_index.filters import as_where
-from m3retriever.llama_index.nodes import M3NodeWithScore, scored_node, to_document, to_node
+from m3retriever.llama_index.nodes import M3NodeWithScore, listed_nodes, scored_node, to_document, to_node
 from m3retriever.llama_index.query import find, of_sources
 from m3retriever.twins import in_thread
 
@@ -92,6 +92,7 @@ class M3VectorStore(BasePydanticVectorStore):
         InvalidDocumentError, before anything is stored, for metadata that cannot be stored.
         """
         _refuse("add", kwargs)
+        nodes = listed_nodes(nodes)
         self._index.add([to_document(node, metadata_mode=self.metadata_mode) for node in nodes])
         return [node.node_id for node in nodes]
 

@@ -13,11 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from errno import EFBIG, ENOSPC
 from hashlib import blake2b
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from m3retriever.errors import InvalidArgumentError
+import numpy as np
+
+from m3retriever.checks import as_path
+from m3retriever.errors import InvalidArgumentError, shown
 from m3retriever.observing.counters import count
 from m3retriever.passages import DocumentHit, owner_of
 from m3retriever.types import MODES, Hit, Where
@@ -36,6 +40,7 @@ LOGGED_CHARACTERS = 8_192  # of a query: enough to tell which it was
 OLDER = ".1"
 HASHED = "blake2b:"  # before a query that was hashed
 DIGEST = 16  # bytes
+INFINITE = (inf, -inf)  # thresholds such as "p>=0.9" may stand for: where no score is as probable, or every one
 FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 OWNER_ONLY = 0o600
 
@@ -66,12 +71,15 @@ class QueryLog:
 
     def __init__(self, path: str | Path, *, redact: Redact = "none", key: str = "", max_bytes: int = MAX_BYTES) -> None:
         if not (callable(redact) or redact in ("none", "hash")):
-            raise InvalidArgumentError(f'redact is "none", "hash" or a function of a str; got {redact!r}')
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-            raise InvalidArgumentError(f"max_bytes must be a whole number >= 1; got {max_bytes!r}")
-        self.path, self._max_bytes = Path(path).absolute(), max_bytes  # wherever the process goes
+            raise InvalidArgumentError(f'redact is "none", "hash" or a function of a str; got {shown(redact)}')
+        if not isinstance(key, str):
+            raise InvalidArgumentError(f"key is a str; got {type(key).__name__}: write key.decode(), for instance")
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer) or max_bytes < 1:
+            raise InvalidArgumentError(f"max_bytes must be a whole number >= 1; got {shown(max_bytes)}")
+        wanted = "a query log is a file in a folder that exists"
+        self.path, self._max_bytes = as_path(path, wanted).absolute(), int(max_bytes)  # wherever the process goes
         if not self.path.name or self.path.is_dir() or not self.path.parent.is_dir():
-            raise InvalidArgumentError(f"a query log is a file in a folder that exists; got {str(path)!r}")
+            raise InvalidArgumentError(f"{wanted}; got {shown(str(path))}")
         self._redact, self._key = redact, key
         self._failing, self._rotating = False, Lock()
 
@@ -79,10 +87,10 @@ class QueryLog:
         """A query as it stands in the file."""
         text = clean(text)
         if callable(self._redact):
-            shown = self._redact(text)
-            if not isinstance(shown, str):
-                raise InvalidArgumentError(f"redact must give a str; got {type(shown).__name__}")
-            return clean(shown)
+            redacted = self._redact(text)
+            if not isinstance(redacted, str):
+                raise InvalidArgumentError(f"redact must give a str; got {type(redacted).__name__}")
+            return clean(redacted)
         return hashed(text, self._key) if self._redact == "hash" else text
 
     def record(self, index: Any, query: str, hits: Sequence[Hit | DocumentHit], **about: Any) -> None:
@@ -91,7 +99,7 @@ class QueryLog:
             time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
             about["where"] = self._redacted_where(about.get("where"))
             line = {"time": time, "query": self.redacted(query), **about, **made_of(index), **answer_of(hits)}
-            self._append(json.dumps(line, default=str).encode() + b"\n")
+            self._append(json.dumps(line, allow_nan=False).encode() + b"\n")
             self._failing = False
         except Exception as error:  # noqa: BLE001  # a search is worth more than its log
             self._failed(error)
@@ -157,12 +165,13 @@ def made_of(index: Any) -> dict[str, Any]:
 
 def settings_of(ranking: Ranking, depth: int, where: Where | None) -> dict[str, Any]:
     """How a search ranked, and among what."""
+    threshold = ranking.threshold
     return {
         "mode": ranking.mode,
-        "depth": depth,
+        "depth": int(depth),
         "weights": list(map(float, ranking.weights)),
         "fusion": ranking.fusion,
-        "threshold": ranking.threshold,
+        "threshold": str(threshold) if threshold in INFINITE else threshold,  # JSON has no infinite numbers
         "where": where,
     }
 

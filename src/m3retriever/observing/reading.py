@@ -10,8 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from m3retriever.checks import as_path
 from m3retriever.errors import InvalidDocumentError
-from m3retriever.observing.query_log import HASHED, MAX_LINE, clean, hashed
+from m3retriever.observing.query_log import HASHED, INFINITE, MAX_LINE, clean, hashed
 from m3retriever.types import Mode, Where
 
 
@@ -75,7 +76,7 @@ def read_query_log(path: str | Path, *, on_bad: Callable[[InvalidDocumentError],
         A line that is none, by its number; with `on_bad` that is called instead, and the line left out.
     """
     logged = []
-    for number, line in _lines(Path(path)):
+    for number, line in _lines(as_path(path, "a query log is a file")):
         try:
             logged.append(_logged(line))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -92,7 +93,8 @@ def run_of_log(
 ) -> dict[str, dict[str, float]]:
     """{question id: answer} for the questions, {id: text}, that were asked: a run (`evaluation.Run`).
 
-    Of several answers to a question the last counts, of a mode only where one is given. Hashed queries are found by
+    Of several answers to a question the last counts, of a mode only where one is given; its filter, threshold and k may
+    have been others than those of the rest. Hashed queries are found by
     the digest, for which `key` must be the log's; queries that a function has redacted, by what it left.
     """
     answers = {one.query: one for one in logged if one.query and mode in (None, one.mode)}
@@ -149,7 +151,7 @@ def _logged(line: bytes) -> LoggedQuery:
         depth=_whole(row, "depth"),
         weights=_numbers(row["weights"], "weights"),
         fusion=_text(row, "fusion"),
-        threshold=None if row.get("threshold") is None else _numbers([row["threshold"]], "threshold")[0],
+        threshold=_threshold(row.get("threshold")),
         where=_optional(row, "where", dict),
         model=_text(row, "model"),
         precision=_optional(row, "precision", str),
@@ -188,6 +190,12 @@ def _numbers(given: Any, name: str) -> tuple[float, ...]:
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"want {name!r} as finite numbers")
     return numbers
+
+
+def _threshold(given: Any) -> float | None:
+    if given is None:
+        return None
+    return float(given) if given in map(str, INFINITE) else _numbers([given], "threshold")[0]
 
 
 def _optional(row: Mapping[str, Any], name: str, kind: type) -> Any:

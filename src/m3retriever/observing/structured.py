@@ -36,7 +36,11 @@ class JsonLines(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The handler that `configure_logging` has put there."""
+    """The handler that `configure_logging` has put there; it knows how the logger was set before."""
+
+    def __init__(self, stream: TextIO, before: tuple[int, bool]) -> None:
+        super().__init__(stream)
+        self.before = before
 
 
 def configure_logging(level: str = "info", *, json: bool = True, stream: TextIO | None = None) -> None:
@@ -47,7 +51,8 @@ def configure_logging(level: str = "info", *, json: bool = True, stream: TextIO 
     Parameters
     ----------
     level
-        "debug" (which includes the time of every step), "info", "warning", "error", "critical"; "off" undoes it.
+        "debug" (which includes the time of every step), "info", "warning", "error", "critical"; "off" leaves all as it was
+        before the first call.
     json
         JSON lines, or plain ones.
     stream
@@ -56,12 +61,15 @@ def configure_logging(level: str = "info", *, json: bool = True, stream: TextIO 
     if level not in (*LEVELS, OFF):
         raise InvalidArgumentError(f"level must be one of {', '.join((*LEVELS, OFF))}; got {level!r}")
     logger = logging.getLogger(LOGGER)
+    before = logger.level, logger.propagate
     for old in [one for one in logger.handlers if isinstance(one, _Handler)]:
+        before = old.before
         logger.removeHandler(old)
-    logger.propagate = level == OFF
-    logger.setLevel(LEVELS.get(level, logging.NOTSET))
+    own_level, propagates = before
+    logger.propagate = propagates and level == OFF
+    logger.setLevel(LEVELS.get(level, own_level))
     if level != OFF:
-        handler = _Handler(stream if stream is not None else sys.stderr)
+        handler = _Handler(stream if stream is not None else sys.stderr, before)
         handler.setFormatter(JsonLines() if json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
 

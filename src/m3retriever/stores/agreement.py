@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from m3retriever.errors import DamagedIndexError, EncoderMismatchError
+from m3retriever.errors import DamagedIndexError, EncoderMismatchError, shown
 from m3retriever.stores import vector_index
 from m3retriever.stores.connection import Connection
-from m3retriever.stores.payload import MENDING, Payload, metadata_hash, text_hash
+from m3retriever.stores.database import how_to_mend
+from m3retriever.stores.payload import Payload, metadata_hash, text_hash
 from m3retriever.stores.snapshot import Pending, Row, Snapshot
-from m3retriever.stores.vector_index import SAME_MODEL, cosine, vectors_held
+from m3retriever.stores.vector_index import SAME_MODEL, SAME_VECTOR, cosine, vectors_held
 from m3retriever.types import Document
 from m3retriever.vectors import M3Vectors
 
@@ -89,12 +90,14 @@ class Differences:
     metadata: dict[str, bytes] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
-    def refuse_damage(self, place: str) -> None:
+    def refuse_damage(self, payload: Payload) -> None:
         """DamagedIndexError where a document is damaged."""
         if self.damaged:
             raise DamagedIndexError(
-                f"the text or metadata of {len(self.damaged)} documents in {place} are not what was written, and nobody "
-                f"changed them: {', '.join(map(repr, self.damaged[:5]))}; {MENDING}"
+                f"the text or metadata of {len(self.damaged)} documents are not what was written, and nobody changed them: "
+                f"{', '.join(map(shown, self.damaged[:5]))}; {how_to_mend(payload.path)}",
+                problem="text",
+                ids=self.damaged,
             )
 
 
@@ -120,24 +123,42 @@ def differences(connection: Connection, payload: Payload) -> Differences:
         return found
 
 
-def all_ours(connection: Connection, payload: Payload) -> bool:
-    """Whether every change in Chroma is known, so that text which no longer fits its vectors is damage.
+def known_position(connection: Connection, payload: Payload) -> int | None:
+    """The number of Chroma's last change, where every change up to it is known, so that text which no longer fits its
+    vectors is damage; else None.
 
     Where another client has changed something, or a write was cut short, all is compared once, if there is not too much.
     The caller holds the right to write.
     """
     with payload.read() as snapshot:
         known, empty = snapshot.position(), not len(snapshot)
-    now = connection.position()
+    now = connection.position()  # before anything is compared: what changes from here on is not known
     if now is None or now == known or (known is None and empty):
-        return now is not None
+        return now
     if connection.count() > COMPARED_AT_OPEN:
-        return False
+        return None
     found = differences(connection, payload)
     if found.texts or found.damaged:
-        return False
+        return None
     payload.note(found.metadata, now)
-    return True
+    return now
+
+
+def position_after(connection: Connection, payload: Payload, staged: Sequence[Pending], position: int) -> int | None:
+    """The number of Chroma's last change, where since `position` there was none but these writes; else None.
+
+    Each document takes the next number, unless another collection of the folder took some: then the changes are counted.
+    """
+    now = connection.position()
+    if now is None or now == position + len(staged):
+        return now
+    added = [entry.id for entry in staged if entry.action == "add"]
+    with payload.read() as snapshot:
+        replaced = int((snapshot.slots(added) >= 0).sum())
+        expected = len(snapshot) + len(added) - replaced - (len(staged) - len(added))
+    if expected > COMPARED_AT_OPEN or connection.count() != expected or connection.tables is None:
+        return None
+    return now if connection.tables.changed_since(position) == len(added) else None
 
 
 def compare(documents: Sequence[Document], snapshot: Snapshot, connection: Connection) -> Differences:
@@ -159,18 +180,20 @@ def _compare(
         if row.metadata != (held := metadata_hash(document.metadata)):
             metadata[document.id] = held
     other = [*dict.fromkeys([*texts, *(id for id in metadata if any(rows[id].metadata))])]
-    damaged = set(other) - _changed(connection, position, other)
+    damaged = _untouched(connection, position, other)
     found.texts.extend(id for id in texts if id not in damaged)
     found.metadata.update({id: held for id, held in metadata.items() if id not in damaged})
     found.damaged.extend(id for id in other if id in damaged)
 
 
-def _changed(connection: Connection, position: int | None, ids: Sequence[str]) -> set[str]:
-    """Those that were changed through Chroma since our last write; all where that cannot be told."""
+def _untouched(connection: Connection, position: int | None, ids: Sequence[str]) -> set[str]:
+    """Those that are there and that nobody has changed through Chroma since our last write; none where that cannot be told.
+
+    Asked after the documents were read: what another thread has changed or deleted since is not among them.
+    """
     if not ids or position is None or connection.tables is None:
-        return set(ids)
-    changed = connection.tables.changed_after(position, ids)
-    return set(ids) if changed is None else changed
+        return set()
+    return connection.tables.untouched_since(position, ids) or set()
 
 
 def adopt(connection: Connection, payload: Payload, ids: Sequence[str], vectors: M3Vectors, *, ours: bool) -> None:
@@ -185,7 +208,8 @@ def adopt(connection: Connection, payload: Payload, ids: Sequence[str], vectors:
     ids, vectors = [ids[row] for row in rows], vectors.take(rows)
     theirs = vectors_held(connection, ids)
     lost = [row for row, id in enumerate(ids) if id not in theirs]
-    other = [row for row, id in enumerate(ids) if id in theirs and cosine(theirs[id], vectors.dense[row]) < SAME_MODEL]
+    least = SAME_VECTOR if ours else SAME_MODEL
+    other = [row for row, id in enumerate(ids) if id in theirs and cosine(theirs[id], vectors.dense[row]) < least]
     if other and not ours:
         raise EncoderMismatchError(
             f"the collection {connection.collection.name!r} holds dense vectors of another model ({len(other)} of {len(ids)} "
@@ -246,8 +270,10 @@ def _drop_orphans(connection: Connection, payload: Payload) -> None:
         known, now = snapshot.position(), connection.position()
     if orphans and known is not None and now is not None and now <= known:
         raise DamagedIndexError(
-            f"{len(orphans)} documents are no longer in Chroma, and nobody deleted them ({', '.join(map(repr, orphans[:5]))}): "
-            f"restore the folder from a copy, or to keep what is left {MENDING}"
+            f"{len(orphans)} documents are no longer in Chroma and nobody deleted them ({', '.join(map(shown, orphans[:5]))}): "
+            f"restore the folder from a copy, or lose them; {how_to_mend(payload.path)}",
+            problem="entries",
+            ids=sorted(orphans),
         )
     if orphans:
         logger.warning("%d documents are no longer in Chroma: their vectors are dropped", len(orphans))

@@ -26,7 +26,8 @@ from m3retriever.observing.spans import span
 from m3retriever.stores import agreement
 from m3retriever.stores.allowed import AllowedSlots
 from m3retriever.stores.candidates import union
-from m3retriever.stores.connection import Connection, collection_name, collections_in
+from m3retriever.stores.connection import Connection, collection_name
+from m3retriever.stores.database import collections_in
 from m3retriever.stores.dense import RECORD, DenseLeg, DenseSearch, Nearest, check_dense_search
 from m3retriever.stores.legs import scores_in_every_mode, sparse_leg
 from m3retriever.stores.lock import WriterLock
@@ -91,7 +92,8 @@ class ChromaStore:
         self._read_only = read_only
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
-        self._pid, self._in_step = os.getpid(), False
+        self._pid = os.getpid()
+        self._position: int | None = None  # of Chroma's last change, while we write and all of them are ours
         self._held = threading.local()
         self._connection = Connection(collection, path=path, client=client, host=host, port=port, create=not read_only)
         folder, temporary = self._connection.payload_folder(payload)
@@ -136,7 +138,7 @@ class ChromaStore:
         with self._reading() as snapshot:
             _known(snapshot, ids)
             held = agreement.documents(self._connection, ids)
-            agreement.compare(list(held.values()), snapshot, self._connection).refuse_damage(self._place)
+            agreement.compare(list(held.values()), snapshot, self._connection).refuse_damage(self._payload)
         if missing := [id for id in ids if id not in held]:
             raise UnknownDocumentError(missing, asked=len(ids))
         return [held[id] for id in ids]
@@ -159,7 +161,7 @@ class ChromaStore:
         """Ids whose vectors are not those of the text that Chroma holds: another client added or changed them."""
         self._check_open()
         found = agreement.differences(self._connection, self._payload)
-        found.refuse_damage(self._place)
+        found.refuse_damage(self._payload)
         return found.texts
 
     def settings(self) -> dict[str, str | None]:
@@ -226,7 +228,7 @@ class ChromaStore:
         Where another process is writing, nothing is done: it keeps what it writes in step itself.
         EncoderMismatchError where the collection is not ours and holds another model's vectors.
         """
-        if self._read_only or not self.missing():
+        if not self.missing() or self._read_only:
             return 0
         try:
             with self.writing():  # nobody changes the documents while they are encoded
@@ -248,22 +250,25 @@ class ChromaStore:
         from m3retriever.stores.verify import verify
 
         with self._writing_for_a_moment():
+            position = self._connection.position()  # as of before: what another client changes meanwhile is not looked at
             verdict = verify(self._payload, self._connection, on_step=on_step)
             if verdict.whole:
-                self._payload.note({}, self._connection.position())
+                self._payload.note({}, position)
             return verdict
 
-    def repair(self, encode: Callable[[Sequence[str]], M3Vectors]) -> None:
-        """Mend what `verify` finds; documents without whole vectors are encoded from their texts."""
+    def repair(
+        self, encode: Callable[[Sequence[str]], M3Vectors], *, on_step: Callable[[int], object] | None = None
+    ) -> Verdict:
+        """Mend what `verify` finds, and say what it finds then; vectors that are not whole are encoded from their texts."""
         from m3retriever.stores.repair import mend
         from m3retriever.stores.verify import verify
 
         with self._writing_for_a_moment():
-            mend(self._payload, self._connection, verify(self._payload, self._connection), encode)
-            self._payload.note({}, self._connection.position())
+            mend(self._payload, self._connection, verify(self._payload, self._connection, on_step=on_step), encode)
             with self._payload.read() as snapshot:
                 self._keep_settings(snapshot)
             self._hnsw_revision = self.revision()
+            return self.verify(on_step=on_step)
 
     @contextmanager
     def _writing_for_a_moment(self) -> Iterator[None]:
@@ -306,7 +311,7 @@ class ChromaStore:
                 self._make_agree()
             outer, self._held.here = self.writing_here(), True
             if not outer:
-                self._in_step = agreement.all_ours(self._connection, self._payload)
+                self._position = agreement.known_position(self._connection, self._payload)
             try:
                 yield
             finally:
@@ -393,12 +398,14 @@ class ChromaStore:
                 staged = [waiting[entry.slot] for entry in staged if entry.slot in waiting]
                 agreement.settle(self._connection, self._payload, staged)
             except StoreError as second:
-                logger.warning("a write waits to be settled, for Chroma does not answer: %s", second)
+                logger.warning("a write waits to be settled, for Chroma does not answer: %s", type(second).__name__)
             raise
 
     def _publish(self, staged: Sequence[Pending]) -> None:
         fresh = self._hnsw_revision == self.revision()
-        self._payload.publish(staged, self._connection.position() if self._in_step else None)
+        if self._position is not None:
+            self._position = agreement.position_after(self._connection, self._payload, staged, self._position)
+        self._payload.publish(staged, self._position)
         if fresh:
             self._hnsw_revision = self.revision()
 
@@ -441,10 +448,6 @@ class ChromaStore:
             finally:
                 if not mine:
                     self._lock.release()
-
-    @property
-    def _place(self) -> str:
-        return f"the collection {self._connection.collection.name!r}"
 
     def _make_agree(self) -> None:
         agreement.make_agree(self._connection, self._payload)

@@ -12,17 +12,17 @@ import itertools
 import os
 import re
 import shutil
-import sqlite3
 import tempfile
 import threading
 import time
 import weakref
 from collections import defaultdict
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from m3retriever.errors import DamagedIndexError, InvalidArgumentError, InvalidFilterError, StoreError
+from m3retriever.errors import InvalidArgumentError, InvalidFilterError, StoreError
+from m3retriever.stores import database
+from m3retriever.stores.database import DATABASE, DEFAULT_COLLECTION, payload_folder
 from m3retriever.stores.inside import check_inside
 from m3retriever.stores.space import when_closed, when_full
 from m3retriever.stores.tables import Tables
@@ -32,20 +32,17 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-DEFAULT_COLLECTION = "m3retriever"
 ALIASES = {None: DEFAULT_COLLECTION, "m3": DEFAULT_COLLECTION}  # "m3" itself is too short for Chroma
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]")  # Chroma's own rule
-DATABASE = "chroma.sqlite3"  # in Chroma's folder
-PAYLOAD_FOLDER = "m3"  # inside Chroma's folder
 CACHE = Path.home() / ".cache" / "m3retriever"  # payloads of servers: they can be rebuilt from the texts
 CORE_ERROR = "InternalError"  # Chroma's name for what goes wrong in its core
+PANIC = "PanicException"  # of its core: no Exception, and imported from nowhere
 RETIRED_KEPT = 3  # engines that are kept for calls under way when others take their place
-MOST_PROBLEMS = 5  # of a database, told of
-CHECKED_BYTES = 64_000_000  # of a database that is looked through whenever it is opened
 NO_FORK = (
     "embedded Chroma cannot be used in a process that was forked from one that has used it, for its threads do not come along: "
     "start that process by spawn or forkserver (multiprocessing.get_context), or open the index only after forking"
 )
+FILES = (DATABASE, f"{DATABASE}-wal")  # the second where someone has set the database to keep a log
 NOBODY = "m3retriever: no document"  # an id that nothing has
 JUST_NOW = 50_000_000  # nanoseconds: file times go by ticks of up to 10 ms
 EF_SEARCH = 800  # HNSW's candidate list: at least twice the depth keeps recall up on clustered data
@@ -81,8 +78,9 @@ class Connection:
         self._to_close: ClientAPI | None = None  # a server's client of our own
         if path is not None:
             check_inside(path)
-            _check_not_lost(Path(path))
-            _check_whole(Path(path))
+            database.check_not_lost(Path(path))
+            database.check_whole(Path(path))
+            database.check_links(Path(path), self._name)
         self._engine = FolderEngine(path) if path is not None else None
         if self._engine is not None:
             self._client = self._engine.client
@@ -92,7 +90,11 @@ class Connection:
         settings = self._client.get_settings()
         self.remote = "fastapi" in settings.chroma_api_impl.lower()
         self._folder = Path(settings.persist_directory).resolve() if settings.is_persistent and not self.remote else None
-        self._open()
+        try:
+            self.collection = self._collection_of(self._client)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def renewable(self) -> bool:
@@ -158,13 +160,15 @@ class Connection:
     def changed(self) -> tuple[int, ...] | None:
         """When Chroma's documents were last changed by anyone, other clients included; None where that is too new to tell.
 
-        Of a folder the time and the size of Chroma's database, of which a second change within JUST_NOW may leave no
+        Of a folder the times and sizes of Chroma's database and its log, of which a second change within JUST_NOW may leave no
         trace. A server, and a client in memory, do not say: of them the second it is.
         """
         if self._folder is None:
             return (int(time.monotonic()),)
-        held = os.stat(self._folder / DATABASE)
-        return None if abs(time.time_ns() - held.st_mtime_ns) < JUST_NOW else (held.st_mtime_ns, held.st_size)
+        held = [os.stat(path) for name in FILES if (path := self._folder / name).exists()]
+        if any(abs(time.time_ns() - one.st_mtime_ns) < JUST_NOW for one in held):
+            return None
+        return tuple(number for one in held for number in (one.st_mtime_ns, one.st_size))
 
     def _call(self, method: str, arguments: dict[str, Any]) -> Any:
         if self._failed is not None:
@@ -172,10 +176,11 @@ class Connection:
         engine = self._engine
         try:
             return getattr(self.collection, method)(**arguments)
-        except Exception as error:  # Chroma's own errors, the network's, and its core's alike
+        except BaseException as error:  # Chroma's own errors, the network's, and its core's alike
+            _pass_on_what_is_not_chromas(error)
             if "Regex syntax" in str(error):
                 raise InvalidFilterError(f"Chroma does not take this regular expression: {error}") from error
-            if type(error).__name__ == CORE_ERROR:
+            if type(error).__name__ in (CORE_ERROR, PANIC):
                 self._failed = engine
             full = when_full(self._folder) if self._folder is not None else ""
             raise StoreError(f"Chroma failed to {method}: {type(error).__name__}: {error}{full}") from error
@@ -187,20 +192,17 @@ class Connection:
             failed = self._failed
             if failed is not None and failed is self._engine:
                 failed.close()
-                self._engine = FolderEngine(failed.folder)
-                self._client = self._engine.client
-                self._open()
+                self._take(FolderEngine(failed.folder))
             self._failed = None
 
     def renew(self) -> None:
         """Learn what another process has written; the caller holds the right to write."""
         if self._engine is not None:
-            self._retired.append(self._engine)  # other threads may be in the middle of a call to it
+            retired = self._engine
+            self._take(FolderEngine(retired.folder))
+            self._retired.append(retired)  # other threads may be in the middle of a call to it
             while len(self._retired) > RETIRED_KEPT:
                 self._retired.pop(0).close()
-            self._engine = FolderEngine(self._engine.folder)
-            self._client = self._engine.client
-            self._open()
         elif self._folder is not None:  # the caller's engine stays; a fresh one makes Chroma work through its log
             other = FolderEngine(self._folder)
             other.client.get_collection(self._name, embedding_function=None).get(limit=1, include=[])
@@ -211,6 +213,20 @@ class Connection:
         server's, and where its tables are not as they were in 1.5."""
         found = None if self.tables is None else self.tables.vector_segment()
         return None if found is None or self._folder is None else (self._folder / found[0], found[1])
+
+    def full_text_fits(self) -> bool | None:
+        """Whether the index of Chroma's full-text search fits its texts; None where its database is not in reach."""
+        return None if self._folder is None else database.full_text_fits(self._folder)
+
+    def make_full_text_anew(self) -> None:
+        """Make that index anew of its texts; the caller holds the right to write."""
+        if self._folder is not None:
+            database.make_full_text_anew(self._folder)
+
+    @property
+    def owns_engine(self) -> bool:
+        """Whether the engine is ours, so that its files may be dropped and made anew."""
+        return self._engine is not None
 
     def drop_vector_index(self) -> None:
         """Remove the files of the vector index, so that Chroma begins an empty one; the caller holds the right to write."""
@@ -240,22 +256,37 @@ class Connection:
         if self.remote:
             return CACHE / str(self.collection.id) / self._name, False
         if self._folder is not None:
-            return self._folder / PAYLOAD_FOLDER / self._name, False
+            return payload_folder(self._folder, self._name), False
         return Path(tempfile.mkdtemp(prefix="m3retriever-")) / self._name, True
 
-    def _open(self) -> None:
+    def _take(self, engine: FolderEngine) -> None:
+        """Put an engine in the place of ours, or leave all as it is where it is of no use."""
+        try:
+            collection = self._collection_of(engine.client)
+        except BaseException:
+            engine.close()
+            raise
+        self._engine, self._client, self.collection = engine, engine.client, collection
+
+    def _collection_of(self, client: ClientAPI) -> Collection:
         configuration = {"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}}
         try:
             if self._create:
-                self.collection = self._client.get_or_create_collection(
+                collection = client.get_or_create_collection(
                     self._name, embedding_function=None, configuration=configuration  # type: ignore[arg-type]  # a TypedDict
                 )  # fmt: skip
             else:
-                self.collection = self._client.get_collection(self._name, embedding_function=None)
-        except Exception as error:
-            self.close()
+                collection = client.get_collection(self._name, embedding_function=None)
+        except BaseException as error:
+            _pass_on_what_is_not_chromas(error)
             raise StoreError(f"cannot open the collection {self._name!r}: {error}") from error
-        self.collection.__class__ = _inert(type(self.collection))
+        collection.__class__ = _inert(type(collection))
+        return collection
+
+
+def _pass_on_what_is_not_chromas(error: BaseException) -> None:
+    if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+        raise error
 
 
 def _inert(kind: type[Collection]) -> type[Collection]:
@@ -288,7 +319,8 @@ class FolderEngine:
         alias = str(self.folder) + "/." * self._number  # the same folder under a name that has no engine yet
         try:
             self.client: ClientAPI = chromadb.PersistentClient(path=alias, settings=Settings(anonymized_telemetry=False))
-        except Exception as error:  # Chroma raises its own types, OSError, ValueError and panics of its core alike
+        except BaseException as error:  # Chroma raises its own types, OSError, ValueError and panics of its core alike
+            _pass_on_what_is_not_chromas(error)
             # its number stays taken: Chroma keeps what it made halfway under that name
             raise StoreError(f"cannot open the Chroma folder {path}: {error}{when_closed(self.folder, DATABASE)}") from error
         self._alive.add(self)
@@ -323,58 +355,6 @@ def collection_name(given: str | None) -> str:
     if not isinstance(name, str) or not COLLECTION_NAME.fullmatch(name):
         raise InvalidArgumentError(f"a collection name has 3 to 512 characters from [a-zA-Z0-9._-]; got {given!r}")
     return name
-
-
-def collections_in(path: str | Path) -> list[str]:
-    """Names of the Chroma collections in a folder; none where it holds no Chroma. Changes nothing but what a
-    killed writer left half done."""
-    check_inside(path)
-    database = Path(path) / DATABASE
-    if not database.is_file():
-        return []
-    mode = "rw" if Path(f"{database}-journal").is_file() else "ro"  # what a killed writer began must be rolled back first
-    try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode={mode}", uri=True)) as connected:
-            return [name for (name,) in connected.execute("select name from collections")]
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot read {database}: {error}; is it a Chroma database?") from error
-
-
-def integrity(path: str | Path) -> str | None:
-    """What SQLite finds wrong with the Chroma database in a folder, in its words; None where nothing is."""
-    check_inside(path)
-    database = Path(path) / DATABASE
-    try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True)) as connected:
-            found = [line for (line,) in connected.execute(f"pragma integrity_check({MOST_PROBLEMS})")]
-    except sqlite3.OperationalError:
-        return None  # it cannot be looked at now: another process is writing, or it cannot be read at all
-    except sqlite3.Error as error:
-        return str(error)
-    return None if found == ["ok"] else "; ".join(found)
-
-
-def _check_not_lost(folder: Path) -> None:
-    """Chroma would take the place of a database that is empty or gone as a new one, and all vectors would be dropped."""
-    database = folder / DATABASE
-    held = [path for path in (folder / PAYLOAD_FOLDER).glob("*/data.mdb") if path.stat().st_size]
-    if held and not (database.is_file() and database.stat().st_size):
-        raise DamagedIndexError(
-            f"{database} is {'empty' if database.exists() else 'gone'}, and there are vectors of its documents in "
-            f"{folder / PAYLOAD_FOLDER}: restore it from a copy, or remove {folder / PAYLOAD_FOLDER} to begin anew"
-        )
-
-
-def _check_whole(folder: Path) -> None:
-    """SQLite has no checksums, but can compare its tables with their indexes: 18 ms for 13 MB, so it does in small ones."""
-    database = folder / DATABASE
-    if database.is_file() and database.stat().st_size <= CHECKED_BYTES and (problem := integrity(folder)) is not None:
-        raise DamagedIndexError(f"Chroma's database {database} is damaged: {problem}; restore the folder from a copy")
-
-
-def payload_folder_in(path: str | Path, collection: str | None) -> Path:
-    """Where a collection's payload lies in a folder."""
-    return Path(path).resolve() / PAYLOAD_FOLDER / collection_name(collection)
 
 
 def _close_served(client: ClientAPI) -> None:

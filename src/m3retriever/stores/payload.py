@@ -30,7 +30,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ import numpy as np
 
 from m3retriever.errors import DamagedIndexError, M3RetrieverError, StoreError
 from m3retriever.kernels import quantize
+from m3retriever.stores.database import MENDS, how_to_mend
 from m3retriever.stores.seals import DATABASES, Seals, sum_of_keys
 from m3retriever.stores.snapshot import POSITION, UNCOUNTED, Blob, Pending, Row, Snapshot, key_of, slot_key
 from m3retriever.stores.space import NO_ROOM, when_full
@@ -50,7 +51,6 @@ from m3retriever.vectors import M3Vectors
 
 logger = logging.getLogger(__name__)
 
-MENDING = "run: m3retriever repair --path FOLDER"
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError, lmdb.VersionMismatchError)
 SILENT = ("ids", "postings", "pending", "meta")  # databases in which an entry may well be absent
 FORMLESS = (ValueError, LookupError, ArithmeticError, struct.error)  # what NumPy and struct say of values without form
@@ -73,7 +73,7 @@ class Payload:
     """One collection's payload; get it with `open_payload`, which shares it within a process."""
 
     def __init__(self, path: Path, upgrading: AbstractContextManager[None] | None, *, mending: bool = False) -> None:
-        self.path = path
+        self.path, self._mending = path, mending
         self._format: str | None = None  # what every transaction must find
         self.lock = threading.RLock()  # writes of this process, one at a time
         self._usage, self._seals = Usage(self.abandon), Seals()
@@ -84,6 +84,8 @@ class Payload:
             )
         except (lmdb.Error, OSError) as error:
             raise self._said("open", error) from error
+        self._file = self.path / "data.mdb"
+        self._inode = self._file.stat().st_ino
         try:
             self._check_size()
             self._env.reader_check()  # frees the slots of readers that were killed
@@ -100,7 +102,7 @@ class Payload:
                 self._check_keys()
         except DamagedIndexError as error:
             self._env.close()
-            raise DamagedIndexError(self._with_place(str(error))) from error
+            raise self._placed(error) from error
         except FORMLESS as error:
             self._env.close()
             raise error if isinstance(error, M3RetrieverError) else self._formless(error) from error
@@ -115,10 +117,11 @@ class Payload:
     def read(self) -> Iterator[Snapshot]:
         """A consistent view of the last commit; arrays taken from it are copies and may be kept."""
         try:
+            self._check_still_there()
             with self._usage.use(), self._env.begin(buffers=True) as txn:
                 yield self._of_our_format(Snapshot(txn, self._dbs, self._seals))
         except DamagedIndexError as error:
-            raise DamagedIndexError(self._with_place(str(error))) from error
+            raise self._placed(error) from error
         except M3RetrieverError:
             raise
         except FORMLESS as error:
@@ -130,13 +133,14 @@ class Payload:
     def _write(self, *, mending: bool = False) -> Iterator[Writer]:
         with self.lock:
             try:
+                self._check_still_there()
                 with self._usage.use(), self._env.begin(write=True, buffers=True) as txn:
                     writer = Writer(txn, self._dbs, self._seals, mending=mending)
                     self._of_our_format(writer)
                     yield writer
                     writer.finish()
             except DamagedIndexError as error:
-                raise DamagedIndexError(self._with_place(str(error))) from error
+                raise self._placed(error) from error
             except M3RetrieverError:
                 raise
             except FORMLESS as error:
@@ -144,16 +148,17 @@ class Payload:
             except lmdb.Error as error:
                 raise self._said("write to", error, f"; it is as it was before{when_full(self.path, NO_ROOM)}") from error
 
-    def _with_place(self, words: str) -> str:
-        return words if MENDING in words else f"{words}, in {self.path}; {MENDING}"
+    def _placed(self, error: DamagedIndexError) -> DamagedIndexError:
+        words = str(error)
+        return error if MENDS in words else DamagedIndexError(f"{words}, in {self.path}; {how_to_mend(self.path)}")
 
     def _formless(self, error: Exception) -> DamagedIndexError:
         """Of values that fit their seals and make no sense: whoever makes an index can make its seals too."""
-        return DamagedIndexError(self._with_place(f"values in the payload make no sense: {type(error).__name__}: {error}"))
+        return self._placed(DamagedIndexError(f"values in the payload make no sense: {type(error).__name__}: {error}"))
 
     def _said(self, act: str, error: Exception, after: str = "") -> StoreError:
-        words = f"cannot {act} the payload in {self.path}: {error}{after}"
-        return DamagedIndexError(f"{words}; {MENDING}") if isinstance(error, DAMAGE) else StoreError(words)
+        words = f"cannot {act} the payload in {self.path}: {error}{'' if isinstance(error, DAMAGE) else after}"
+        return DamagedIndexError(f"{words}; {how_to_mend(self.path)}") if isinstance(error, DAMAGE) else StoreError(words)
 
     def set_meta(self, **values: str) -> None:
         """Keep named strings, such as the model's name."""
@@ -259,11 +264,20 @@ class Payload:
     def _check_size(self) -> None:
         """A file cut short would end the process when its missing pages are read."""
         want = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        size = (self.path / "data.mdb").stat().st_size
+        size = self._file.stat().st_size
         if size < want:
             raise DamagedIndexError(
-                f"{self.path / 'data.mdb'} is cut short ({size} of {want} bytes): copy it again, or {MENDING}"
+                f"{self._file} is cut short ({size} of {want} bytes): copy it again, or {how_to_mend(self.path)}"
             )
+
+    def _check_still_there(self) -> None:
+        """A repair may have moved the file aside, and what is written to it from then on nobody would see."""
+        try:
+            same = os.stat(self._file).st_ino == self._inode
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise StoreError(f"the payload in {self.path} was replaced or removed while it was open: open the index again")
 
     def _check_format(self, *, can_upgrade: bool) -> str | None:
         """The format, None for a new payload; StoreError for one that this version does not read."""
@@ -271,7 +285,11 @@ class Payload:
             snapshot = Snapshot(txn, self._dbs, self._seals)
             found, sealed = snapshot.format(), snapshot.has_seals
         if sealed != (found not in (None, *UPGRADED)) or not (found is None or found.isdecimal()):
-            raise DamagedIndexError(f"the payload in {self.path} is damaged: its format says {found!r}; {MENDING}")
+            raise DamagedIndexError(
+                f"the payload in {self.path} is damaged: its format says {found!r}; {how_to_mend(self.path)}"
+            )
+        if found in UPGRADED and self._mending:
+            raise DamagedIndexError(f"the payload in {self.path} has the older format {found} and cannot be brought up to date")
         if found in UPGRADED and not can_upgrade:
             raise StoreError(f"the payload in {self.path} has the older format {found}: open it once without read_only")
         if found not in (None, str(FORMAT), *UPGRADED):
@@ -310,6 +328,12 @@ class Payload:
         return snapshot
 
 
+def read_both_ends(folder: str) -> None:
+    """Go through every page of the payload in a folder, by reading the first and the last byte of every value."""
+    with closing(Payload(Path(folder), None, mending=True)) as payload, payload.read() as snapshot:
+        snapshot.touch()
+
+
 _shared: dict[tuple[int, Path], tuple[Payload, int]] = {}  # LMDB refuses to open one file twice in a process
 _sharing = threading.RLock()  # taken again where a garbage collection ends a store meanwhile
 
@@ -324,6 +348,11 @@ def open_payload(path: Path, *, upgrading: AbstractContextManager[None] | None =
         payload, users = _shared.get(key) or (Payload(path, upgrading), 0)
         _shared[key] = payload, users + 1
         return payload
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has the payload in a folder open."""
+    return (os.getpid(), path.resolve()) in _shared
 
 
 def release_payload(payload: Payload) -> None:

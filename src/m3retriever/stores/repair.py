@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3retriever.errors import DamagedIndexError
-from m3retriever.stores import agreement
+from m3retriever.errors import DamagedIndexError, StoreError
+from m3retriever.stores import agreement, vector_index
+from m3retriever.stores.database import how_to_mend
 from m3retriever.stores.payload import Payload, metadata_hash, text_hash
 
 if TYPE_CHECKING:
@@ -21,7 +24,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 256  # documents
+LOOK = "import sys; from m3retriever.stores.payload import read_both_ends; read_both_ends(sys.argv[1])"
 SETTINGS = ("model", "source", "dim", "revision", "collection")
+
+
+def look_through(folder: Path) -> None:
+    """DamagedIndexError where the payload in a folder would end the process that reads it.
+
+    LMDB follows what is written in its pages. Where that leads out of the file the system ends the process, so
+    another one looks first: at every key, and at both ends of every value.
+    """
+    if not (folder / "data.mdb").is_file() or not sys.executable:
+        return
+    done = subprocess.run([sys.executable, "-c", LOOK, str(folder)], capture_output=True, check=False)
+    if done.returncode not in (0, 1):  # 1: an error that can be raised here as well
+        raise DamagedIndexError(
+            f"the payload in {folder} cannot be read: a process that tried was ended by the system ({done.returncode}); "
+            f"{how_to_mend(folder)}"
+        )
+
+
+def recorded_model(folder: Path) -> str | None:
+    """How to load the model of a payload that nobody has open; None where it does not say, or not any more."""
+    try:
+        look_through(folder)
+        with closing(Payload(folder, None, mending=True)) as payload, payload.read() as snapshot:
+            return snapshot.meta("source") or None
+    except StoreError:
+        return None
 
 
 def mend_payload(folder: Path) -> None:
@@ -31,6 +61,7 @@ def mend_payload(folder: Path) -> None:
     not say any more which model it is of, is moved aside, to a folder beside it: nothing is deleted.
     """
     try:
+        look_through(folder)
         with closing(Payload(folder, None, mending=True)) as payload:
             with payload.read() as snapshot:
                 for name in SETTINGS:
@@ -57,9 +88,13 @@ def mend(payload: Payload, connection: Connection, verdict: Verdict, encode: Cal
     for page in _pages([*verdict.ids("metadata"), *differing.metadata]):
         held = agreement.documents(connection, page)
         payload.note({id: metadata_hash(document.metadata) for id, document in held.items()})
-    for page in _pages(verdict.ids("dense vectors", "vector index")):
+    if verdict.has("full text"):
+        _write_full_text(payload, connection, verdict.ids("full text"))
+    for page in _pages(verdict.ids("dense vectors")):
         known, dense = _dense(payload, page)
         connection.update(ids=known, embeddings=dense)
+    if verdict.has("vector index"):
+        vector_index.make_anew(connection, payload)
 
 
 def _restore_texts(payload: Payload, connection: Connection, ids: Sequence[str]) -> None:
@@ -72,6 +107,15 @@ def _restore_texts(payload: Payload, connection: Connection, ids: Sequence[str])
         if whole:
             known, dense = _dense(payload, list(whole))
             connection.update(ids=known, documents=[whole[id] for id in known], embeddings=dense)
+
+
+def _write_full_text(payload: Payload, connection: Connection, ids: Sequence[str]) -> None:
+    """Make Chroma write its second copies of texts again; what it writes over must fit its index first."""
+    connection.make_full_text_anew()
+    for page in _pages(ids):
+        known, dense = _dense(payload, page)
+        held = agreement.documents(connection, known)
+        connection.update(ids=known, documents=[held[id].text for id in known], embeddings=dense)
 
 
 def _dense(payload: Payload, ids: Sequence[str]) -> tuple[list[str], FloatArray]:

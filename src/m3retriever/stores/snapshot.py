@@ -277,6 +277,12 @@ class Snapshot:
                 if (database, bytes(key)) != ("meta", FORMAT_KEY) and not is_whole(database, bytes(key), value):
                     yield database, bytes(key)
 
+    def touch(self) -> None:
+        """Read the first and the last byte of every value, whole or not."""
+        for database in DATABASES:
+            for key, value in self._txn.cursor(self._dbs[database]):
+                bytes(key), bytes(value[:1]), bytes(value[-1:])
+
     def entries(self) -> int:
         """How many values there are."""
         return sum(self._txn.stat(self._dbs[name])["entries"] for name in DATABASES)

@@ -39,19 +39,28 @@ class Tables:
         """The number of the last change, whoever made it; it grows with every one."""
         return self._asked(lambda connected, segment: _applied(connected, segment))
 
-    def changed_after(self, position: int, ids: Sequence[str]) -> set[str] | None:
-        """Those of the documents that were changed, through Chroma, after a `position`."""
+    def changed_since(self, position: int) -> int | None:
+        """How many of the documents there are were changed, by anyone, since a `position`."""
 
-        def changed(connected: sqlite3.Connection, segment: str) -> set[str]:
+        def changed(connected: sqlite3.Connection, segment: str) -> int:
+            numbers = connected.execute("select seq_id from embeddings where segment_id = ?", [segment])
+            return sum(_number(number) > position for (number,) in numbers)
+
+        return self._asked(changed)
+
+    def untouched_since(self, position: int, ids: Sequence[str]) -> set[str] | None:
+        """Those of the documents that are there and that nobody has changed through Chroma since a `position`."""
+
+        def untouched(connected: sqlite3.Connection, segment: str) -> set[str]:
             found: set[str] = set()
             for page in _pages(ids):
                 statement = (
                     f"select embedding_id, seq_id from embeddings where segment_id = ? and embedding_id in ({_marks(page)})"
                 )
-                found |= {id for id, number in connected.execute(statement, [segment, *page]) if _number(number) > position}
+                found |= {id for id, number in connected.execute(statement, [segment, *page]) if _number(number) <= position}
             return found
 
-        return self._asked(changed)
+        return self._asked(untouched)
 
     def copies(self, ids: Sequence[str]) -> dict[str, str] | None:
         """The texts of documents as Chroma's full-text search keeps them: a second copy."""

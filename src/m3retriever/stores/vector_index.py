@@ -7,31 +7,24 @@ answers nothing at all, or has lost vectors without a word. Every dense vector i
 from __future__ import annotations
 
 import logging
-import os
-import struct
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from m3retriever.errors import StoreError
 from m3retriever.stores.connection import Connection
 from m3retriever.stores.dense import RECORD
+from m3retriever.stores.hnsw_files import METADATA, whole
 from m3retriever.stores.payload import Payload
 from m3retriever.vectors import FloatArray
 
 logger = logging.getLogger(__name__)
 
 SAME_MODEL = 0.95  # cosine of one text's dense vectors: other precisions of a model are above, other models far below
+SAME_VECTOR = 0.999  # cosine of two copies, of which one may have been rounded: Chroma's brings in candidates, and is no score
 SMALLEST = 1e-12  # instead of a norm of 0
 IN_DOUBT = "vector_index"  # in the payload: "in doubt" from before the index is looked at until it is known to be whole
 AT_ONCE = 500  # vectors compared and put back at a time
-METADATA, HEADER = "index_metadata.pickle", "header.bin"
-LEVEL0, NORMS, LINKS = "data_level0.bin", "length.bin", "link_lists.bin"
-SIZES = struct.Struct("<iQQQQ")  # of hnswlib's header: version, offset, room, elements, bytes of an element
-NORM = 4  # bytes of an element's norm
-VERSION = 1  # of hnswlib's files; those of another are not judged
-STOP = b"."  # the last byte of every pickle, which is looked at and never loaded
 
 
 def in_doubt(connection: Connection, payload: Payload) -> bool:
@@ -48,7 +41,7 @@ def damaged(connection: Connection) -> bool:
     if found is None:
         return False
     folder, written = found
-    return not _whole(folder) if written or (folder / METADATA).exists() else False
+    return not whole(folder) if written or (folder / METADATA).exists() else False
 
 
 def make_readable(connection: Connection, payload: Payload) -> bool:
@@ -59,6 +52,14 @@ def make_readable(connection: Connection, payload: Payload) -> bool:
     logger.warning("Chroma's vector index is damaged: it is made again from the payload")
     connection.drop_vector_index()
     return True
+
+
+def make_anew(connection: Connection, payload: Payload) -> None:
+    """Give Chroma every dense vector again, in an empty index where its files are ours. The caller holds the right to write."""
+    payload.set_meta(**{IN_DOUBT: "in doubt"})
+    if connection.owns_engine:
+        connection.drop_vector_index()
+    refill(connection, payload, anew=True)
 
 
 def refill(connection: Connection, payload: Payload, *, anew: bool) -> None:
@@ -81,7 +82,7 @@ def _put_back(connection: Connection, payload: Payload, *, anew: bool) -> int:
             page = ids[start : start + AT_ONCE]
             vectors = snapshot.dense(snapshot.slots(page))
             theirs = {} if anew else vectors_held(connection, page)
-            wrong = [row for row, id in enumerate(page) if id not in theirs or cosine(theirs[id], vectors[row]) < SAME_MODEL]
+            wrong = [row for row, id in enumerate(page) if id not in theirs or not alike(theirs[id], vectors[row])]
             if wrong:
                 connection.upsert(ids=[page[row] for row in wrong], embeddings=vectors[wrong])
             count += len(wrong)
@@ -92,6 +93,8 @@ def _put_back(connection: Connection, payload: Payload, *, anew: bool) -> int:
 
 def vectors_held(connection: Connection, ids: Sequence[str]) -> dict[str, FloatArray]:
     """The dense vectors that Chroma holds; of ids whose vector it has lost, none."""
+    if not ids:
+        return {}
     try:
         got = connection.get(ids=list(ids), include=["embeddings"])
     except StoreError:
@@ -102,31 +105,11 @@ def vectors_held(connection: Connection, ids: Sequence[str]) -> dict[str, FloatA
     return {id: np.asarray(vector, np.float32) for id, vector in zip(got["ids"], got["embeddings"], strict=True)}
 
 
+def alike(left: FloatArray, right: FloatArray) -> bool:
+    """Whether two vectors, (d,) each, are copies of one."""
+    return left.shape == right.shape and cosine(left, right) >= SAME_VECTOR
+
+
 def cosine(left: FloatArray, right: FloatArray) -> float:
     """Of two vectors, (d,) each; 0 where one has no length."""
     return float(left @ right / max(float(np.linalg.norm(left) * np.linalg.norm(right)), SMALLEST))
-
-
-def _whole(folder: Path) -> bool:
-    try:
-        with (folder / METADATA).open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read() != STOP:
-                return False
-        version, _, _, count, size = SIZES.unpack((folder / HEADER).read_bytes()[: SIZES.size])
-        if version != VERSION:
-            return True
-        norms, links = (folder / NORMS).stat().st_size, np.fromfile(folder / LINKS, "<u4").tolist()
-        return (folder / LEVEL0).stat().st_size >= count * size and norms >= count * NORM and _links_end(links, count)
-    except (OSError, struct.error):
-        return False
-
-
-def _links_end(links: list[int], count: int) -> bool:
-    """Whether a list of links, its length in bytes first, is there for each element."""
-    at = 0
-    for _ in range(count):
-        if at >= len(links):
-            return False
-        at += 1 + links[at] // 4
-    return at <= len(links)

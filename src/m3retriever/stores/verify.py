@@ -7,7 +7,7 @@ both are reported, by id.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from m3retriever.kernels import SEGMENT, split_posting
 from m3retriever.stores.agreement import PAGE
 from m3retriever.stores.payload import metadata_hash, text_hash
 from m3retriever.stores.snapshot import CHUNK, PAIR, DenseCodes, Row
+from m3retriever.stores.vector_index import alike, vectors_held
 from m3retriever.stores.writer import DERIVED, DERIVED_META
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from m3retriever.stores.snapshot import Snapshot
 
 Problem = Literal[
-    "unreadable", "values", "entries", "derived", "without vectors", "text", "metadata", "dense vectors", "vector index",
-    "chroma",
+    "unreadable", "values", "entries", "derived", "without vectors", "text", "metadata", "full text", "dense vectors",
+    "vector index", "chroma",
 ]  # fmt: skip
 SAID = {
     "unreadable": "the payload cannot be read: every document is to be encoded again",
@@ -37,13 +38,16 @@ SAID = {
     "without vectors": "they are in Chroma and have no vectors in every mode",
     "text": "their texts in Chroma are not those whose vectors are stored: changed by another client, or damaged",
     "metadata": "their metadata in Chroma are not what was stored: changed by another client, or damaged",
+    "full text": "Chroma's full-text search holds other texts than theirs",
     "dense vectors": "their dense vectors in Chroma are not those that are stored",
-    "vector index": "Chroma's vector index does not find them",
+    "vector index": "Chroma's vector index has lost documents",
     "chroma": "Chroma's database is damaged",
 }
-ASKED_OF_HNSW = 200  # documents, evenly; all of them where one of those is not found
+ASKED_OF_HNSW = 200  # documents, evenly
 NEAREST = 10
-SAME = 1e-6  # largest difference of two copies of a dense vector
+LOST = 0.1  # of those not found: more than a whole HNSW misses among texts that are nearly the same, up to a twentieth was seen
+SAME_DIRECTION = 1e-6  # less than 1 a cosine may be between vectors that are the same to HNSW
+OF_DOCUMENTS: tuple[Problem, ...] = ("without vectors", "text", "metadata", "full text", "dense vectors", "vector index")
 
 Step = Callable[[int], object]
 
@@ -157,32 +161,38 @@ def _wrong_codes(snapshot: Snapshot, slots: np.ndarray) -> int:
 
 def _against_chroma(snapshot: Snapshot, connection: Connection, on_step: Step | None) -> Iterator[Finding]:
     """Whether both hold the same documents, texts, metadata and dense vectors, and the vector index finds them."""
-    found: dict[Problem, list[str]] = {"without vectors": [], "text": [], "metadata": [], "dense vectors": []}
+    found: dict[Problem, list[str]] = {problem: [] for problem in OF_DOCUMENTS}
     known: list[str] = []
     for page in _pages(connection):
         rows = snapshot.rows_of(page["ids"])
         known += rows
-        columns = zip(page["ids"], page["documents"], page["metadatas"], page["embeddings"], strict=True)
-        for id, text, metadata, vector in columns:
-            for problem in _differences(snapshot, rows.get(id), text, metadata or {}, vector):
+        for id, text, metadata in zip(page["ids"], page["documents"], page["metadatas"], strict=True):
+            for problem in _differences(rows.get(id), text, metadata or {}):
                 found[problem].append(id)
+        texts = {id: text for id, text in zip(page["ids"], page["documents"], strict=True) if text and id in rows}
+        found["full text"] += _other_copies(connection, texts, rows)
+        for problem, ids in _other_vectors(snapshot, connection, list(rows)):
+            found[problem] += ids
         if on_step is not None:
             on_step(len(page["ids"]))
-    yield from (Finding(problem, tuple(sorted(ids))) for problem, ids in found.items() if ids)
     if gone := sorted({row.id for _, row in snapshot.all_rows()}.difference(known)):
         yield Finding("entries", tuple(gone), "Chroma does not hold them")
-    if lost := _not_found(snapshot, connection, sorted(set(known) - set(found["dense vectors"]))):
-        yield Finding("vector index", tuple(lost))
+    if connection.full_text_fits() is False and not found["full text"]:
+        yield Finding("full text", detail="its index does not fit its texts")
+    if broken := _vector_index(snapshot, connection, sorted(set(known).difference(*found.values()))):
+        found["vector index"].clear()
+        yield Finding("vector index", detail=broken)
+    yield from (Finding(problem, tuple(sorted(ids))) for problem, ids in found.items() if ids)
 
 
 def _pages(connection: Connection) -> Iterator[dict[str, Any]]:
-    start, include = 0, ["documents", "metadatas", "embeddings"]
+    start, include = 0, ["documents", "metadatas"]
     while (page := connection.get(limit=PAGE // 5, offset=start, include=include))["ids"]:
         yield page
         start += len(page["ids"])
 
 
-def _differences(snapshot: Snapshot, row: Row | None, text: str | None, metadata: Any, vector: Any) -> Iterator[Problem]:
+def _differences(row: Row | None, text: str | None, metadata: Any) -> Iterator[Problem]:
     if row is None:
         if text is not None:  # a record without a text is not ours to encode
             yield "without vectors"
@@ -191,23 +201,37 @@ def _differences(snapshot: Snapshot, row: Row | None, text: str | None, metadata
         yield "text"
     if row.metadata not in (bytes(len(row.metadata)), metadata_hash(metadata)):
         yield "metadata"
-    [slot] = snapshot.slots([row.id])
-    [dense] = snapshot.dense(np.array([slot]))
-    vector = np.asarray(vector, np.float32)
-    if vector.shape != dense.shape or not np.abs(vector - dense).max(initial=0) <= SAME * max(1, np.abs(dense).max()):
-        yield "dense vectors"
 
 
-def _not_found(snapshot: Snapshot, connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Which documents the vector index does not give for their own vectors."""
-    if not ids:
+def _other_copies(connection: Connection, texts: Mapping[str, str], rows: Mapping[str, Row]) -> list[str]:
+    """Of which documents Chroma's full-text search holds neither the text nor what was stored, where it can be looked at."""
+    copies = connection.tables.copies(list(texts)) if connection.tables is not None else None
+    if copies is None:
         return []
-    some = [ids[place] for place in np.unique(np.linspace(0, len(ids) - 1, ASKED_OF_HNSW).astype(int))]
+    other = {id: copies.get(id, "") for id, text in texts.items() if copies.get(id) != text}
+    return [id for id, copy in other.items() if text_hash(copy) != rows[id].hash]
+
+
+def _other_vectors(snapshot: Snapshot, connection: Connection, ids: Sequence[str]) -> Iterator[tuple[Problem, list[str]]]:
+    """Which dense vectors Chroma has lost, and which are not those that are stored."""
+    theirs, ours = vectors_held(connection, ids), snapshot.dense(snapshot.slots(ids))
+    yield "vector index", [id for id in ids if id not in theirs]
+    held = [(id, theirs[id], vector) for id, vector in zip(ids, ours, strict=True) if id in theirs]
+    yield "dense vectors", [id for id, left, right in held if right.any() and not alike(left, right)]
+
+
+def _vector_index(snapshot: Snapshot, connection: Connection, ids: Sequence[str]) -> str:
+    """What is wrong with the vector index as a whole; empty where nothing is.
+
+    A whole one too misses some documents where many are nearly the same: that is no damage, and where it counts the
+    candidates come from an exact scan.
+    """
+    some = [ids[place] for place in np.unique(np.linspace(0, len(ids) - 1, ASKED_OF_HNSW).astype(int))] if ids else []
     try:
-        lost = [id for id in some if not _found(snapshot, connection, id)]
-        return [id for id in ids if not _found(snapshot, connection, id)] if lost and len(some) < len(ids) else lost
+        lost = sum(not _found(snapshot, connection, id) for id in some)
     except StoreError:
-        return list(ids)  # it cannot even be asked
+        return "it does not answer"
+    return f"{lost} of {len(some)} documents are not found by their own vectors" if lost > max(1, LOST * len(some)) else ""
 
 
 def _found(snapshot: Snapshot, connection: Connection, id: str) -> bool:
@@ -219,4 +243,4 @@ def _found(snapshot: Snapshot, connection: Connection, id: str) -> bool:
     slots = snapshot.slots(found)
     others = snapshot.dense(slots[slots >= 0])
     norms = np.linalg.norm(others, axis=1) * np.linalg.norm(vector)
-    return bool(len(others) == NEAREST and (others @ vector >= (1 - SAME) * norms).all())
+    return bool(len(others) == NEAREST and (others @ vector >= (1 - SAME_DIRECTION) * norms).all())
