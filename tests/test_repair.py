@@ -16,10 +16,11 @@ import pytest
 
 from m3retriever import ChromaStore, DamagedIndexError, Document, HashingEncoder, InvalidArgumentError, M3Index, StoreError
 from m3retriever.health import repair, verify
-from m3retriever.stores import agreement
+from m3retriever.stores import agreement, database
 from m3retriever.stores.connection import JUST_NOW
 
 ENCODER = HashingEncoder(32)
+WIDER = HashingEncoder(256)
 PAYLOAD = Path("m3/m3retriever")
 ZEBRA = Document("q", "the zebrafish swims in quiet waters", {"tenant": "a"})
 EDITED = {"documents": ["edited elsewhere"], "embeddings": ENCODER.encode_documents(["edited elsewhere"]).dense}
@@ -47,7 +48,7 @@ def folder(made, tmp_path):
 def crowded(tmp_path_factory):
     """1,500 texts that are nearly the same, and a vector index that Chroma has written to disk."""
     path = tmp_path_factory.mktemp("crowded") / "index"
-    with M3Index.open(path, model=ENCODER) as index:
+    with M3Index.open(path, model=WIDER) as index:
         index.add(documents(1_500))
     return path
 
@@ -57,8 +58,8 @@ def problems(verdict):
 
 
 def execute(path, statement, *values):
-    with closing(sqlite3.connect(path / "chroma.sqlite3")) as database, database:
-        assert database.execute(statement, values).rowcount >= 1
+    with closing(sqlite3.connect(path / "chroma.sqlite3")) as connected, connected:
+        assert connected.execute(statement, values).rowcount >= 1
 
 
 def flip(path, before, *, at):
@@ -128,7 +129,7 @@ def test_writes_to_another_collection_of_the_folder_leave_all_changes_known(fold
 def test_rounded_vectors_of_a_collection_that_was_taken_over_are_whole(tmp_path):
     texts = [document.text for document in documents(10)]
     with closing(ChromaStore(tmp_path)) as store:
-        rounded = ENCODER.encode_documents(texts).dense.astype(np.float16).astype(np.float32)
+        rounded = np.round(ENCODER.encode_documents(texts).dense, 2)
         store._connection.upsert(ids=[f"t{n}" for n in range(10)], documents=texts, embeddings=2 * rounded)
     with M3Index.open(tmp_path, model=ENCODER) as index:
         assert len(index) == 10
@@ -138,14 +139,20 @@ def test_rounded_vectors_of_a_collection_that_was_taken_over_are_whole(tmp_path)
 # -- Chroma's own files --------------------------------------------------------------------------------
 
 
-def test_links_that_lead_nowhere_are_found_and_the_vector_index_made_anew(crowded, tmp_path):
+@pytest.mark.parametrize("large", [False, True])
+def test_links_that_lead_nowhere_are_found_and_the_vector_index_made_anew(crowded, tmp_path, monkeypatch, large):
     folder = Path(shutil.copytree(crowded, tmp_path / "index"))
     [file] = folder.glob("*/data_level0.bin")
     with file.open("r+b") as opened:
         opened.seek(4)
         opened.write((1_000_000).to_bytes(4, "little"))
+    if large:  # which an opening does not look through: hnswlib would end this process
+        monkeypatch.setattr(database, "CHECKED_BYTES", file.stat().st_size - 1)
+    else:
+        with pytest.raises(DamagedIndexError, match="lead nowhere; to mend it: m3retriever repair"):
+            M3Index.open(folder, model=WIDER)
     assert problems(verify(folder)) == {"vector index": ()}
-    before, after = repair(folder, model=ENCODER)
+    before, after = repair(folder, model=WIDER)
     assert ("lead nowhere" in before.findings[0].detail, after.whole) == (True, True)
 
 
@@ -207,8 +214,8 @@ def test_a_panic_of_chromas_core_is_an_error_in_words(folder):
 
 
 def test_a_change_in_the_log_of_a_database_is_seen(folder):
-    with closing(sqlite3.connect(folder / "chroma.sqlite3")) as database:
-        assert database.execute("pragma journal_mode=wal").fetchone() == ("wal",)
+    with closing(sqlite3.connect(folder / "chroma.sqlite3")) as connected:
+        assert connected.execute("pragma journal_mode=wal").fetchone() == ("wal",)
     with M3Index.open(folder, model=ENCODER) as index:
         for one in folder.glob("chroma.sqlite3*"):
             os.utime(one, ns=(0, one.stat().st_mtime_ns - 20 * JUST_NOW))

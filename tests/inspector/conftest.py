@@ -29,6 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 HELPDESK = Path(__file__).with_name("helpdesk.jsonl")
 STARTS_IN = 60  # seconds; a loaded machine takes about 10
+DRAWN_IN = 200  # milliseconds from a run to its table
 CHROMIUM_FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
@@ -291,7 +292,12 @@ class Inspector:
         return f"{float(self.cell(column, row)):.3f}"
 
     def column(self, column, rows):
-        return [self.cell(column, row) for row in range(rows)]
+        """A column's first cells, read until they stay: the canvas is drawn a little after the run."""
+        before, now = None, [self.cell(column, row) for row in range(rows)]
+        while now != before:
+            self.page.wait_for_timeout(DRAWN_IN)
+            before, now = now, [self.cell(column, row) for row in range(rows)]
+        return now
 
     def select(self, row):
         box = self.page.get_by_test_id("stDataFrame").first.locator("canvas").first.bounding_box()
