@@ -230,6 +230,16 @@ def test_calls_that_are_interrupted_at_any_moment_leave_the_index_as_if_undistur
     assert counts["interrupted"] == 40
 
 
+def test_a_write_that_was_interrupted_before_its_block_began_does_not_keep_the_next_ones_out(tmp_path):
+    with M3Index(HashingEncoder(32), ChromaStore(tmp_path)) as index:
+        index.add([Document("a", "red fox")])
+        interrupted = index.store._payload._write()
+        interrupted.__enter__()  # Ctrl-C comes here, and whoever shows the error keeps this alive
+        index.add([Document("b", "blue whale")])
+        assert index.ids() == ["a", "b"]
+        assert index.store.verify().whole
+
+
 class Waiting(HashingEncoder):
     """Encodes when it is let."""
 

@@ -76,6 +76,7 @@ class Payload:
         self.path, self._mending = path, mending
         self._format: str | None = None  # what every transaction must find
         self.lock = threading.RLock()  # writes of this process, one at a time
+        self._under_way: Any = None  # the write of this process, a context manager
         self._usage, self._seals = Usage(self.abandon), Seals()
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -129,9 +130,18 @@ class Payload:
         except lmdb.Error as error:
             raise self._said("read", error) from error
 
+    def _write(self, *, mending: bool = False) -> AbstractContextManager[Writer]:
+        """A transaction that changes the payload, or nothing where its block raises."""
+        itself: list[Any] = []
+        itself.append(self._writing(itself, mending))
+        return itself[0]  # type: ignore[no-any-return]
+
     @contextmanager
-    def _write(self, *, mending: bool = False) -> Iterator[Writer]:
+    def _writing(self, itself: list[Any], mending: bool) -> Iterator[Writer]:
         with self.lock:
+            if self._under_way is not None:  # interrupted, as by Ctrl-C, between its beginning and its block: that never ran
+                self._under_way.gen.close()
+            self._under_way = itself[0]
             try:
                 self._check_still_there()
                 with self._usage.use(), self._env.begin(write=True, buffers=True) as txn:
@@ -147,6 +157,8 @@ class Payload:
                 raise self._formless(error) from error
             except lmdb.Error as error:
                 raise self._said("write to", error, f"; it is as it was before{when_full(self.path, NO_ROOM)}") from error
+            finally:
+                self._under_way = None
 
     def _placed(self, error: DamagedIndexError) -> DamagedIndexError:
         words = str(error)
