@@ -15,7 +15,7 @@ test: $(VENV)/dev.stamp browser  ## Style, types and all tests, the browser's in
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-torture: $(VENV)/dev.stamp  ## The long form of the tests of reliability; about an hour.
+torture: $(VENV)/dev.stamp  ## The long form of the tests of reliability; about two hours on two cores.
 	@rm -f build/torture.json
 	@$(BIN)/python -m pytest -n 2 --dist loadfile torture $(ARGS)
 	@$(BIN)/python -m torture.table

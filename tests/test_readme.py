@@ -1,5 +1,6 @@
 """What README, docs and CHANGELOG say is true: their code runs, their commands work, their links lead somewhere."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from torture.table import KEPT, LINES, kept, placed, table
+from torture.table import PAGES as PAGES_OF
 
 import m3retriever
 
@@ -75,6 +78,25 @@ def test_the_chinese_readme_has_the_same_sections_commands_and_code():
     assert "(README.md)" in CHINESE
     for block in re.findall(r"```python\n.*?```", README, re.S):
         assert block in CHINESE
+
+
+@pytest.mark.parametrize("language", PAGES_OF)
+def test_the_reliability_table_is_what_the_last_long_run_counted(language):
+    page = PAGES_OF[language].read_text(encoding="utf-8")
+    lines = json.loads(KEPT.read_text(encoding="utf-8"))
+    assert placed(page, table(lines, language)) == page
+    faults = [row.split("|")[-2].strip() for row in table(lines, language).splitlines()[2:]]
+    assert set(faults) == {"0"}
+
+
+def test_the_table_adds_up_what_was_counted_and_needs_every_count():
+    lines = [{"name": line.start, "counts": dict.fromkeys(re.findall(r"{(\w+)}", line.en[1]), 600)} for line in LINES]
+    lines += [{"name": f"{LINES[0].start}, again", "counts": {"kills": 500, "problems": 2}}]
+    rows = table(kept(map(json.dumps, lines)), "en").splitlines()
+    assert rows[2].endswith("| 1,100 kills, 600 within a change | 2 |")
+    assert rows[3].endswith("files mended 600 times | 0 |")
+    with pytest.raises(KeyError):
+        table(lines[1:], "en")
 
 
 def test_the_make_targets_named_are_there():
