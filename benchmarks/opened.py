@@ -23,7 +23,7 @@ from benchmarks.synthetic import Corpus
 from m3retriever import ChromaStore, M3Vectors
 from m3retriever.kernels import maxsim
 from m3retriever.stores.allowed import Allowed
-from m3retriever.stores.connection import DEFAULT_COLLECTION, PAYLOAD_FOLDER
+from m3retriever.stores.database import DEFAULT_COLLECTION, PAYLOAD_FOLDER
 from m3retriever.stores.dense import DenseSearch
 from m3retriever.stores.legs import scores_in_every_mode, sparse_leg
 from m3retriever.stores.payload import open_payload, release_payload
