@@ -77,6 +77,7 @@ class Connection:
         self._replacing = threading.Lock()
         self._to_close: ClientAPI | None = None  # a server's client of our own
         if path is not None:
+            FolderEngine.refuse_in_child(path)  # before SQLite is used: the parent's threads may have held its locks
             check_inside(path)
             database.check_not_lost(Path(path))
             database.check_whole(Path(path))
@@ -310,8 +311,7 @@ class FolderEngine:
         import chromadb
         from chromadb.config import Settings
 
-        if self._used_by_parent:  # Chroma would wait for ever
-            raise StoreError(f"cannot open the Chroma folder {path}: {NO_FORK}")
+        self.refuse_in_child(path)
         self.folder, self._closed = Path(path).resolve(), False
         with self._guard:
             self._number = next(number for number in itertools.count(1) if number not in self._taken[self.folder])
@@ -324,6 +324,12 @@ class FolderEngine:
             # its number stays taken: Chroma keeps what it made halfway under that name
             raise StoreError(f"cannot open the Chroma folder {path}: {error}{when_closed(self.folder, DATABASE)}") from error
         self._alive.add(self)
+
+    @classmethod
+    def refuse_in_child(cls, path: str | Path) -> None:
+        """StoreError where the parent of this process has used Chroma, which would wait for ever here."""
+        if cls._used_by_parent:
+            raise StoreError(f"cannot open the Chroma folder {path}: {NO_FORK}")
 
     def close(self) -> None:
         """End the engine; closing again does nothing."""
