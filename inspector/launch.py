@@ -16,6 +16,9 @@ from m3retriever.errors import InvalidArgumentError, MissingExtraError
 from m3retriever.inspector.source import Source
 
 APP = Path(__file__).with_name("app.py")
+STREAMLIT = (  # as `-m streamlit`, but without the folder it is run in: a file of a module's name there would be run
+    "import sys; sys.path[:] = filter(None, sys.path); from streamlit.web.cli import main; main(prog_name='streamlit')"
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_PORT = 8501  # Streamlit's own
 MAX_PORT = 65535
@@ -75,7 +78,7 @@ def command(
     if host in LOOPBACK:  # refuses a foreign name that was made to point to this machine (DNS rebinding)
         options += [f"--server.allowedHosts={name}" for name in LOOPBACK]
     source = Source.of(path, collection, profile, read_only=read_only)
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *options, "--", *source.arguments()]
+    return [sys.executable, "-c", STREAMLIT, "run", str(APP), *options, "--", *source.arguments()]
 
 
 def serve(

@@ -244,6 +244,14 @@ def test_pages_that_would_end_the_process_are_read_by_another_first(folder):
     assert ("ended by the system" in before.findings[0].detail, after.whole) == (True, True)
 
 
+def test_the_process_that_reads_first_runs_nothing_of_the_folder_it_is_in(folder, monkeypatch):
+    for name in ("m3retriever", "numpy", "lmdb", "xxhash", "json"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nraise SystemExit(3)")
+    monkeypatch.chdir(folder)
+    assert verify(folder).whole
+    assert not (folder / "ran").exists()
+
+
 def test_an_older_format_that_cannot_be_brought_up_to_date_is_encoded_again(tmp_path):
     with tarfile.open(FORMAT_2) as archive:
         archive.extractall(tmp_path, filter="data")

@@ -7,6 +7,7 @@ import pytest
 
 from m3retriever import InvalidArgumentError, MissingExtraError
 from m3retriever.inspector import launch
+from m3retriever.inspector.launch import STREAMLIT
 from m3retriever.inspector.source import Source
 
 
@@ -16,7 +17,7 @@ def source_of(arguments):
 
 def test_the_command_runs_streamlit_for_this_machine_alone():
     arguments = launch.command("/index", port=8600)
-    assert arguments[:4] == [sys.executable, "-m", "streamlit", "run"]
+    assert arguments[:4] == [sys.executable, "-c", STREAMLIT, "run"]
     assert {"--server.address=127.0.0.1", "--server.port=8600", "--server.headless=true"} <= set(arguments)
     assert {"--browser.gatherUsageStats=false", "--client.showErrorDetails=none"} <= set(arguments)
     assert "--server.enableXsrfProtection=true" in arguments
@@ -61,6 +62,13 @@ def test_a_taken_port_is_reported_before_anything_starts():
         port = taken.getsockname()[1]
         with pytest.raises(InvalidArgumentError, match=f"port {port} is taken; choose another with --port"):
             launch.serve("/index", port=port)
+
+
+def test_nothing_of_the_folder_it_is_run_in_is_run(tmp_path):
+    (tmp_path / "streamlit.py").write_text("raise SystemExit(3)")
+    command = [sys.executable, "-c", STREAMLIT, "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.split(",")[0]) == (0, "Streamlit")
 
 
 def test_missing_streamlit_names_the_extra(monkeypatch):

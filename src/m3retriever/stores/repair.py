@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 256  # documents
-LOOK = "import sys; from m3retriever.stores.payload import read_both_ends; read_both_ends(sys.argv[1])"
+LOOK = (  # without the folder it is run in, which may be the index's: a file of a module's name there would be run
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from m3retriever.stores.payload import read_both_ends; read_both_ends(sys.argv[1])"
+)
 SETTINGS = ("model", "source", "dim", "revision", "collection")
 
 
