@@ -128,13 +128,15 @@ def check_whole(folder: Path) -> None:
     file = folder / DATABASE
     if not file.is_file() or file.stat().st_size > CHECKED_BYTES:
         return
+    problem = None
     with suppress(StoreError):  # another process is in the middle of a write
-        if (problem := problem_of(folder)) is not None:
-            raise DamagedIndexError(
-                f"Chroma's database {file} is damaged: {problem}; restore the folder from a copy, or "
-                f"{how_to_mend(folder / PAYLOAD_FOLDER / DEFAULT_COLLECTION)}",
-                problem="chroma",
-            )
+        problem = problem_of(folder)
+    if problem is not None:
+        raise DamagedIndexError(
+            f"Chroma's database {file} is damaged: {problem}; restore the folder from a copy, or "
+            f"{how_to_mend(folder / PAYLOAD_FOLDER / DEFAULT_COLLECTION)}",
+            problem="chroma",
+        )
 
 
 def make_indexes_anew(path: str | Path) -> None:
