@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from m3retriever import (
     load_encoder,
 )
 from m3retriever.demo.corpus import standard_library_documents
-from m3retriever.encoders import exporting, loop, looped
+from m3retriever.encoders import exporting, loop, query_cache
 from m3retriever.encoders.fidelity import Sample, fidelity
 from m3retriever.encoders.openvino_graph import codes
 from m3retriever.profile import check_profile
@@ -287,6 +288,27 @@ class TestChoices:
             M3Index.open(tmp_path / "index", model=HashingEncoder(), precision="int8")
 
 
+class TestIndependence:
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_openvino_gives_texts_of_as_many_tokens_the_same_bits_alone_and_together(self, tiny, precision):
+        encoder, random = BGEM3Encoder(tiny, precision=precision, backend="openvino"), np.random.default_rng(0)
+        assert encoder.independence == "equal_lengths"
+        texts = [" ".join(random.choice(checkpoints.CORPUS[0].split(), random.integers(1, 9))) for _ in range(120)]
+        by_length = defaultdict(list)
+        for text in texts:
+            by_length[len(encoder.tokenize(text))].append(text)
+        for alike in by_length.values():
+            together = encoder.encode_documents(alike)
+            for row, text in enumerate(alike):
+                alone = encoder.encode_documents([text])
+                for name in ("dense", "sparse_ids", "sparse_weights", "colbert"):
+                    assert getattr(together[row], name).tobytes() == getattr(alone, name).tobytes()
+
+    def test_torch_promises_nothing_and_words_are_hashed_one_by_one(self, tiny):
+        assert BGEM3Encoder(tiny).independence == "never"
+        assert HashingEncoder().independence == "always"
+
+
 class TestQueryCache:
     def test_a_query_asked_again_has_the_same_bits_and_is_not_encoded(self, tiny):
         encoder = BGEM3Encoder(tiny)
@@ -305,14 +327,14 @@ class TestQueryCache:
         np.testing.assert_array_equal(encoder.encode_queries(["fox"]).dense, kept)
 
     def test_the_oldest_query_gives_way_and_one_asked_again_is_young(self, tiny, monkeypatch):
-        monkeypatch.setattr(looped, "CACHED_QUERIES", 2)
+        monkeypatch.setattr(query_cache, "CACHED_QUERIES", 2)
         encoder = BGEM3Encoder(tiny)
         for text in ("a", "b", "a", "c", "a", "b"):
             encoder.encode_queries([text])
         assert (encoder.cache_hits, encoder.cache_misses) == (2, 4), "hits: a twice; b had given way to c"
 
     def test_long_queries_several_at_once_and_documents_are_not_kept(self, tiny, monkeypatch):
-        monkeypatch.setattr(looped, "CACHED_BYTES", 64 * 4 * 10)
+        monkeypatch.setattr(query_cache, "CACHED_BYTES", 64 * 4 * 10)
         encoder = BGEM3Encoder(tiny)
         for _ in range(2):
             encoder.encode_queries(["M3 " * 40])

@@ -6,6 +6,7 @@ M3RetrieverError
 ├── EncoderMismatchError (ValueError)      an index was built with another encoder
 ├── ModelLoadError (OSError)               a model cannot be loaded: no such folder, no heads, no network
 ├── DeviceMemoryError (MemoryError)        one text is too long for the device's memory
+├── ServiceError (OSError)                 an encoding service does not answer, or not with what was asked for
 ├── StoreLockedError (OSError)             another process is writing to the same index
 ├── StoreError (OSError)                   an index on disk cannot be opened or written
 │   └── DamagedIndexError                  what it holds is not what was written: `verify` and `repair` it
@@ -71,6 +72,17 @@ class ModelLoadError(M3RetrieverError, OSError):
 
 class DeviceMemoryError(M3RetrieverError, MemoryError):
     """One text is too long for the memory there is."""
+
+
+class ServiceError(M3RetrieverError, OSError):
+    """A service over HTTP cannot be reached, refuses, or answers with something else than vectors.
+
+    `status` is the HTTP status of its last answer, where there was one that said no.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StoreLockedError(M3RetrieverError, OSError):

@@ -11,6 +11,8 @@ from m3retriever.vectors import FloatArray, IntArray
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Backend = Literal["auto", "torch", "openvino"]
+Independence = Literal["always", "equal_lengths", "never"]
+"""Of which texts that are encoded with it a text's bits do not depend: of any, of those with as many tokens, of none."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 POOLINGS = ("cls", "mean")
@@ -41,6 +43,7 @@ class Engine(Protocol):
     positions : tokens that the position table holds
     modes : the views that are computed
     device : where, for messages
+    independence : as `Independence` says; without the attribute "never"
     """
 
     dim: int

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from m3retriever.encoders.engine import Independence
 from m3retriever.types import Token
 from m3retriever.vectors import FloatArray, M3Vectors
 
@@ -24,6 +25,8 @@ class HashingEncoder:
     A word is a run of letters and digits, or one Chinese or Japanese character. Dense is the
     normalised mean of the words' vectors, sparse gives each word 0.3, ColBERT has a vector per word.
     """
+
+    independence: Independence = "always"
 
     def __init__(self, dim: int = DIM) -> None:
         self.dim = dim

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m3retriever.observing.counters import count
+from m3retriever.encoders.engine import Independence
+from m3retriever.encoders.query_cache import QueryCache
 from m3retriever.types import Token
 from m3retriever.vectors import M3Vectors
 
 if TYPE_CHECKING:
     from m3retriever.encoders.loop import EncodingLoop
-
-CACHED_QUERIES = 256
-CACHED_BYTES = 1 << 19  # of one query: about 128 tokens at 1024 dimensions, so that all of them take 128 MB at most
 
 
 class LoopedEncoder:
@@ -26,16 +22,25 @@ class LoopedEncoder:
 
     Attributes
     ----------
-    cache_hits, cache_misses
-        Queries, asked one by one, whose vectors were there, and that had to be encoded.
+    independence
+        Of which texts, encoded with it, a text's bits do not depend: with OpenVINO of those that have as many tokens.
     """
 
     def __init__(self, loop: EncodingLoop, name: str) -> None:
         self._loop = loop
         self.name, self.dim = name, loop.dim
-        self.cache_hits = self.cache_misses = 0
-        self._queries: OrderedDict[str, M3Vectors] = OrderedDict()
-        self._lock = threading.Lock()
+        self.independence: Independence = getattr(loop.engine, "independence", "never")
+        self._queries = QueryCache()
+
+    @property
+    def cache_hits(self) -> int:
+        """Queries, asked one by one, whose vectors were there."""
+        return self._queries.hits
+
+    @property
+    def cache_misses(self) -> int:
+        """Queries, asked one by one, that had to be encoded."""
+        return self._queries.misses
 
     @property
     def max_length(self) -> int:
@@ -59,33 +64,13 @@ class LoopedEncoder:
         """
         if isinstance(texts, str) or len(texts) != 1 or not isinstance(texts[0], str):
             return self._loop.encode(texts)
-        known = self._cached(texts[0])
-        count("query_cache_misses" if known is None else "query_cache_hits")
-        if known is not None:
+        if (known := self._queries.get(texts[0])) is not None:
             return known
         warned = self._loop.truncated, self._loop.unknown
         vectors = self._loop.encode(texts)
         if (self._loop.truncated, self._loop.unknown) == warned:  # what is cut or unknown is to warn each time
-            self._keep(texts[0], vectors)
+            self._queries.keep(texts[0], vectors)
         return vectors
-
-    def _cached(self, query: str) -> M3Vectors | None:
-        with self._lock:
-            if (known := self._queries.get(query)) is None:
-                self.cache_misses += 1
-                return None
-            self._queries.move_to_end(query)
-            self.cache_hits += 1
-        return known.copy()
-
-    def _keep(self, query: str, vectors: M3Vectors) -> None:
-        if vectors.colbert.nbytes + vectors.dense.nbytes > CACHED_BYTES:
-            return
-        kept = vectors.copy()
-        with self._lock:
-            self._queries[query] = kept
-            while len(self._queries) > CACHED_QUERIES:
-                self._queries.popitem(last=False)
 
     def tokenize(self, text: str) -> list[Token]:
         """The tokens that have a ColBERT vector, in order, with the characters they cover."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from m3retriever.encoders.engine import Views, token_rows
+from m3retriever.encoders.engine import Independence, Views, token_rows
 from m3retriever.errors import MissingExtraError, ModelLoadError
 from m3retriever.types import MODES, Mode
 from m3retriever.vectors import FloatArray, IntArray
@@ -39,6 +39,8 @@ class OpenVINOEngine:
     ModelLoadError
         The export is damaged.
     """
+
+    independence: Independence = "equal_lengths"
 
     def __init__(self, folder: Path) -> None:
         self.device, self._folder = "cpu", folder
