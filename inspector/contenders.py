@@ -48,7 +48,7 @@ class Contender:
 
 def names(page: Page) -> list[str]:
     """What there is to choose from: a kind, and of most kinds ":" and a name."""
-    files = sorted(path.name for path in page.source.path.glob(f"*{PROFILE_SUFFIX}") if path.is_file())
+    files = sorted(path.name for path in page.source.folder.glob(f"*{PROFILE_SUFFIX}") if path.is_file())
     return [
         SIDEBAR,
         SAVED,
@@ -56,7 +56,7 @@ def names(page: Page) -> list[str]:
         *(f"{RUN}:{name}" for name in page.project.runs()),
         *(f"{UPLOAD}:{name}" for name in state.uploads(UPLOAD)),
         *(f"{PRESET}:{name}" for name in PRESETS),
-        *(f"{FILE}:{name}" for name in files if page.source.path / name != page.project.profile_path),
+        *(f"{FILE}:{name}" for name in files if page.source.folder / name != page.project.profile_path),
     ]
 
 
@@ -81,7 +81,7 @@ def load(page: Page, name: str) -> Contender:
     if kind == MODE:
         return _of(page, own, next(mode for mode in MODES if mode == rest))
     given = {SIDEBAR: page.profile, SAVED: own}.get(kind)
-    return _of(page, given or (as_profile(rest) if kind == PRESET else load_profile(page.source.path / rest)))
+    return _of(page, given or (as_profile(rest) if kind == PRESET else load_profile(page.source.folder / rest)))
 
 
 def described(contender: Contender, t: Translate) -> str:

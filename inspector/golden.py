@@ -128,7 +128,7 @@ def choose(page: Page) -> Judged | None:
     with right, st.popover(page.t("golden.upload"), icon=":material/upload:", width="stretch"):
         _upload(page)
     uploaded = state.uploads("golden")
-    names = [*sets_in(page.source.path), *(UPLOADED + name for name in uploaded)]
+    names = [*sets_in(page.source.folder), *(UPLOADED + name for name in uploaded)]
     with left:
         name = st.selectbox(
             page.t("golden.set"),
@@ -143,7 +143,7 @@ def choose(page: Page) -> Judged | None:
         return None
     try:
         chosen = uploaded.get(name.removeprefix(UPLOADED)) if name.startswith(UPLOADED) else None
-        found = judged(page, chosen or load(page.source.path / name))
+        found = judged(page, chosen or load(page.source.folder / name))
     except M3RetrieverError as error:
         markup.show(markup.notice("error", page.t("golden.broken"), str(error)))
         return None

@@ -49,6 +49,7 @@ def command(
     *,
     collection: str | None = None,
     profile: str | Path | None = None,
+    model: str | None = None,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     headless: bool = True,
@@ -59,6 +60,8 @@ def command(
 
     Parameters
     ----------
+    path, collection, profile, model
+        As `M3Index.open` takes them: a folder or a server's address, and for example a service's as the model.
     headless
         Do not open a browser.
     allow_remote
@@ -77,7 +80,7 @@ def command(
     options = [f"--{name}={value}" for name, value in flags.items()]
     if host in LOOPBACK:  # refuses a foreign name that was made to point to this machine (DNS rebinding)
         options += [f"--server.allowedHosts={name}" for name in LOOPBACK]
-    source = Source.of(path, collection, profile, read_only=read_only)
+    source = Source.of(path, collection, profile, read_only=read_only, model=model)
     return [sys.executable, "-c", STREAMLIT, "run", str(APP), *options, "--", *source.arguments()]
 
 
@@ -86,6 +89,7 @@ def serve(
     *,
     collection: str | None = None,
     profile: str | Path | None = None,
+    model: str | None = None,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     headless: bool = True,
@@ -108,6 +112,7 @@ def serve(
         path,
         collection=collection,
         profile=profile,
+        model=model,
         host=host,
         port=port,
         headless=headless,

@@ -48,11 +48,12 @@ class Project:
     collection: str | None = None
     profile: Path | str | None = None
     read_only: bool = False
+    beside_server: bool = False  # the folder is no index's own: it is made with the first file
 
     @classmethod
     def of(cls, source: Source) -> Project:
-        """The project in an index's folder."""
-        return cls(source.path, source.collection, source.profile, source.read_only)
+        """The project in an index's folder; for a server's in the user's, which is made with the first file."""
+        return cls(source.folder, source.collection, source.profile, source.read_only, not source.place.is_folder)
 
     # -- judgements ----------------------------------------------------------------------------------
 
@@ -179,6 +180,8 @@ class Project:
         """Change a file while no other process changes it."""
         if self.read_only:
             raise ReadOnlyError(f"the inspector runs with --read-only: {path.name} is not written")
+        if self.beside_server:
+            self.folder.mkdir(parents=True, exist_ok=True)
         if not self.folder.is_dir():
             raise StoreError(f"the folder {self.folder} is gone")
         own = path if path != self.profile else self.folder  # a profile that the user named may lie anywhere

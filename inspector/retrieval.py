@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from m3retriever import ChromaStore, Explanation, M3Index, M3Vectors, ModeScores, Profile, StoreError
+from m3retriever import Explanation, M3Index, M3Vectors, ModeScores, Profile, StoreError
 from m3retriever.documents import one_filter
 from m3retriever.evaluation import BATCH, owned
 from m3retriever.explanation import Deeper, deeper, explain, filtered_out
@@ -19,7 +19,7 @@ from m3retriever.index import DEEPEST
 from m3retriever.inspector.source import Source
 from m3retriever.passages import parents_of
 from m3retriever.ranking import Ranking
-from m3retriever.types import Where
+from m3retriever.types import KeptStore, Where
 
 CANDIDATES_KEPT = 2_000_000  # about 100 bytes each: 5,000 queries at the usual depth
 STATES_KEPT = 3  # of an index, or of several
@@ -36,14 +36,16 @@ def open_index(source: Source) -> M3Index:
     StoreError
         There is no such index, or it is gone. Opening it would make an empty one, and load a model for nothing.
     """
-    if not ChromaStore.exists(source.path, source.collection):
+    if not source.place.exists():
         raise StoreError(f"there is no index in {source.name}: add documents first, or give another path or collection")
     return _open_index(source)
 
 
 @st.cache_resource(show_spinner=False)
 def _open_index(source: Source) -> M3Index:
-    return M3Index.open(source.path, collection=source.collection, profile=source.profile, read_only=source.read_only)
+    return M3Index.open(
+        source.path, model=source.model, collection=source.collection, profile=source.profile, read_only=source.read_only
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class State:
 
 def state_of(index: M3Index, source: Source) -> State:
     """The index as it is now; the revision grows when it changes, also from another process."""
-    revision = index.store.revision() if isinstance(index.store, ChromaStore) else 0
+    revision = index.store.revision() if isinstance(index.store, KeptStore) else 0
     return State(source, revision, index.encoder.name, getattr(index.encoder, "precision", None))
 
 

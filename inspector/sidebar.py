@@ -23,7 +23,7 @@ def draw(index: M3Index, source: Source, project: Project, t: Translate) -> None
         _limits(index.profile, t)
         _language(t)
         _history(project, t)
-        name = source.collection or source.path.name
+        name = source.collection or source.place.name
         markup.show(markup.note(t("sidebar.index", name=name, n=len(index), model=index.encoder.name), name="index"))
 
 

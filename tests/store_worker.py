@@ -10,6 +10,7 @@ import time
 
 from m3retriever import ChromaStore, Document, HashingEncoder, M3RetrieverError
 from m3retriever.stores.payload import Payload
+from m3retriever.stores.writes import Writes
 
 ENCODER = HashingEncoder()
 CRASHED = 9
@@ -46,7 +47,7 @@ def crash(folder, action, moment):
 
     store = ChromaStore(folder)
     if moment == "before chroma":
-        ChromaStore._upsert = die
+        Writes._upsert = die
         store._connection.delete = die
     elif moment == "after chroma":
         Payload.publish = die

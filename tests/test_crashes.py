@@ -75,7 +75,7 @@ def assert_all_found(folder):
     """Every document in each mode, through HNSW as well, and in an ordinary Chroma client."""
     dense.EXACT_VALUES = 0
     with M3Index(ENCODER, ChromaStore(folder, collection=COLLECTION, dense="hnsw")) as index:
-        assert index.store._hnsw_revision == index.store.revision(), "HNSW must be what answers"
+        assert index.store._writes.hnsw_revision == index.store.revision(), "HNSW must be what answers"
         for row, text in enumerate(TEXTS):
             for mode in ("dense", "colbert"):
                 [hit] = index.search(text, 1, mode=mode)

@@ -25,6 +25,7 @@ from m3retriever import (
     ProfileError,
     StoreError,
     StoreLockedError,
+    health,
     load_profile,
 )
 from m3retriever.inspector import launch
@@ -33,6 +34,7 @@ from m3retriever.io import read_golden, read_qrels, read_queries, read_run
 from m3retriever.io.judgements import GOLDEN_BYTES, MOST_BYTES
 from m3retriever.profile import check_profile
 from m3retriever.stores.payload import open_payload, release_payload
+from m3retriever.stores.snapshot import slot_key
 
 SOURCES = Path(__file__).parents[1]
 PRECIOUS = '{"pid": 1, "since": "a file of the reader of this index, which the index must not reach"}\n'
@@ -318,12 +320,21 @@ def test_of_earlier_queries_no_more_is_read_than_their_end(tmp_path):
         tracemalloc.stop()
 
 
-def test_an_index_cannot_name_a_model_on_another_machine(index):
+@pytest.mark.parametrize(
+    "source", ["//elsewhere/share/model", "http://127.0.0.1:9", "https://elsewhere", "vllm+http://elsewhere"]
+)
+def test_an_index_cannot_name_a_model_on_another_machine(index, source):
     payload = open_payload(index / "m3" / "m3retriever")
-    payload.set_meta(source="//elsewhere/share/model")
+    payload.set_meta(source=source)
+    with payload._write() as writer:
+        writer.drop("blobs", slot_key(int(writer.slots(["d1"])[0])))  # there is something to repair
     release_payload(payload)
-    with pytest.raises(InvalidArgumentError, match="names a model on another machine, '//elsewhere/share/model': give it as"):
+    refused = f"names a model on another machine, '{source}': give it as"
+    with pytest.raises(InvalidArgumentError, match=re.escape(refused)):
         M3Index.open(index)
+    with pytest.raises(InvalidArgumentError, match=re.escape(refused)):
+        health.repair(index)
+    assert health.repair(index, model="hashing")[1].whole
     with M3Index.open(index, model="hashing") as opened:
         assert len(opened) == 3
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pandas as pd
 import streamlit as st
 
-from m3retriever import MODES, ChromaStore, Document, M3Index, M3RetrieverError
+from m3retriever import MODES, Document, M3Index, M3RetrieverError
 from m3retriever.inspector import charts, markup, retrieval, state
 from m3retriever.inspector.analysis import index as analysis
 from m3retriever.inspector.analysis.filters import parsed_filter
@@ -20,6 +20,7 @@ from m3retriever.inspector.context import Page, current
 from m3retriever.inspector.i18n import Translate
 from m3retriever.inspector.retrieval import QUERY_CHARACTERS, State
 from m3retriever.report import store_info
+from m3retriever.types import KeptStore
 
 FRESH = 10  # seconds for which the numbers hold: another client's documents do not move the revision
 KEPT = 20  # lists of documents
@@ -37,7 +38,7 @@ def draw() -> None:
     """Draw the page."""
     page = current()
     now = retrieval.state_of(page.index, page.source)
-    store = cast(ChromaStore, page.index.store)  # what `open_index` opens
+    store = cast(KeptStore, page.index.store)  # what `open_index` opens
     with st.spinner(page.t("index.counting"), show_time=True):
         info, sizes = _info(store, now), _sizes(page.index, now)
     _numbers(info, page.t)
@@ -54,9 +55,9 @@ def draw() -> None:
 
 
 @st.cache_data(show_spinner=False, ttl=FRESH, max_entries=retrieval.STATES_KEPT)
-def _info(_store: ChromaStore, now: State) -> dict[str, Any]:
+def _info(_store: KeptStore, now: State) -> dict[str, Any]:
     """What `m3retriever info --json` prints."""
-    return store_info(_store, now.source.path, now.source.collection)
+    return store_info(_store, now.source.place)
 
 
 @st.cache_resource(show_spinner=False, max_entries=retrieval.STATES_KEPT)
@@ -66,7 +67,7 @@ def _ids(_index: M3Index, now: State) -> list[str]:
 
 @st.cache_resource(show_spinner=False, max_entries=retrieval.STATES_KEPT)
 def _sizes(_index: M3Index, now: State) -> Sizes | None:
-    counts = cast(ChromaStore, _index.store).sizes(analysis.sample_of(_ids(_index, now)))
+    counts = cast(KeptStore, _index.store).sizes(analysis.sample_of(_ids(_index, now)))
     return analysis.sizes_of(counts, _reads(_index))
 
 
@@ -84,12 +85,12 @@ def _numbers(info: dict[str, Any], t: Translate) -> None:
         "documents": f"{info['documents']:,}",
         "without_vectors": f"{info['without_vectors']:,}",
         "revision": f"{info['revision']:,}",
-        "bytes_on_disk": analysis.size_in_words(info["bytes_on_disk"]),
+        **({} if info["bytes_on_disk"] is None else {"bytes_on_disk": analysis.size_in_words(info["bytes_on_disk"])}),
     }
     markup.show(markup.tiles([markup.Tile(name, t(f"index.fact_{name}"), value) for name, value in shown.items()]))
 
 
-def _notices(page: Page, store: ChromaStore, info: dict[str, Any]) -> None:
+def _notices(page: Page, store: KeptStore, info: dict[str, Any]) -> None:
     t, writer = page.t, store.writer()
     if not info["documents"]:
         markup.show(markup.notice("info", t("index.empty"), t("index.how_to_fill", path=info["path"])))
@@ -112,7 +113,7 @@ def _facts(page: Page, info: dict[str, Any]) -> None:
         "reads": None if length is None else t("index.up_to", n=length),
         "collection": info["collection"],
         "path": info["path"],
-        "bytes": f"{info['bytes_on_disk']:,}",
+        "bytes": None if info["bytes_on_disk"] is None else f"{info['bytes_on_disk']:,}",
         "access": t("index.read_only") if page.source.read_only else t("index.writable"),
     }
     markup.show(markup.section(t("index.about")))

@@ -41,7 +41,7 @@ class Check(NamedTuple):
     message: str
 
 
-def diagnose(path: Path | None, collection: str | None) -> list[Check]:
+def diagnose(path: str | Path | None, collection: str | None) -> list[Check]:
     """All checks, in the order in which a problem would show."""
     checks = [
         Check("python", "ok", platform.python_version()),
@@ -161,15 +161,16 @@ def _models() -> Iterator[Check]:
         yield Check("model mini", "error", str(error))
 
 
-def _index(path: Path, collection: str | None) -> Iterator[Check]:
+def _index(path: str | Path, collection: str | None) -> Iterator[Check]:
     from m3retriever.report import index_info
-    from m3retriever.stores.chroma import ChromaStore
+    from m3retriever.stores.places import place_of
 
-    if not ChromaStore.exists(path, collection):
-        yield Check("index", "error", f"none in {path}; make one with: m3retriever index FILES --path {path}")
-        return
     try:
-        found = index_info(path, collection)
+        place = place_of(path, collection)
+        if not place.exists():
+            yield Check("index", "error", f"none in {path}; make one with: m3retriever index FILES --path {path}")
+            return
+        found = index_info(place)
     except M3RetrieverError as error:
         yield Check("index", "error", str(error))
         return

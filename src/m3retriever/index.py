@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from m3retriever.checks import as_path, check_encoded, check_k, listed_ids
+from m3retriever.checks import check_encoded, check_k, listed_ids
 from m3retriever.diversity import check_balance, mmr, on_the_scale_of
 from m3retriever.documents import Documents, one_filter
-from m3retriever.errors import InvalidArgumentError, StoreError, UnknownDocumentError, shown
+from m3retriever.errors import InvalidArgumentError, UnknownDocumentError, shown
 from m3retriever.explanation import Deeper, Explanation, SharedToken, deeper, explain, filtered_out, shared_tokens
 from m3retriever.filters import predicate
 from m3retriever.observing.answering import Answering, answers, noted
@@ -23,6 +23,7 @@ from m3retriever.profile import as_profile, check_profile
 from m3retriever.ranking import Ranking, SearchMode, WeightsLike, ranked_hits
 from m3retriever.twins import in_thread
 from m3retriever.types import (
+    Adopts,
     Encoder,
     FloatArray,
     Hit,
@@ -40,7 +41,6 @@ from m3retriever.watched import WatchedProfile
 if TYPE_CHECKING:
     from m3retriever.encoders.engine import Backend, Precision
 
-OWN_PROFILE = "profile.toml"  # in the index's folder
 DEEPEST = 5_000  # candidates among which `explain` looks for a document that is none at the depth asked for
 
 
@@ -93,20 +93,21 @@ class M3Index(Answering, DocumentSearch, Documents):
         backend: Backend | None = None,
         query_log: QueryLog | str | Path | None = None,
     ) -> M3Index:
-        """The index in a folder; made with the first document where there is none.
+        """The index in a folder or of a server; made with the first document where there is none.
 
         Parameters
         ----------
         path
-            A folder. Chroma keeps its files there, so an existing Chroma folder may be given.
+            A folder. Chroma keeps its files there, so an existing Chroma folder may be given. Or a server:
+            "chroma://host:8000", "qdrant://host:6333" (see `stores.places`).
         model
-            "BAAI/bge-m3" or another hub name, a folder, "mini", "hashing", or an Encoder. Default: the
-            model the index was made with, BAAI/bge-m3 for a new one.
+            "BAAI/bge-m3" or another hub name, a folder, "mini", "hashing", the address of a service
+            ("http://host:7860"), or an Encoder. Default: the model the index was made with, BAAI/bge-m3 for a new one.
         collection
-            The Chroma collection; default: "m3retriever".
+            The collection; default: "m3retriever".
         profile
-            A Profile, a TOML file or the name of a preset; default: `profile.toml` in the folder where
-            there is one. A file is read again when it changes.
+            A Profile, a TOML file or the name of a preset; default: `profile.toml` in the folder (of a server's
+            index: in a folder of the user's) where there is one. A file is read again when it changes.
         read_only
             Change no document; StoreError where there is no index. See `ChromaStore`.
         precision, backend
@@ -114,22 +115,14 @@ class M3Index(Answering, DocumentSearch, Documents):
         query_log
             A file that queries and what was answered are appended to, or a QueryLog; default: none.
         """
-        path = as_path(path, "path must name a folder")
-        from m3retriever.encoders import DEFAULT_MODEL, as_encoder, source_of
-        from m3retriever.stores.chroma import ChromaStore
+        from m3retriever.opening import open_parts
 
         log = as_query_log(query_log)
-        if model is None and not ChromaStore.exists(path, collection):
-            model = DEFAULT_MODEL
-        encoder = None if model is None else as_encoder(model, precision, backend)  # before a folder is made for it
-        if read_only and not ChromaStore.exists(path, collection):
-            raise StoreError(f"there is no index in {path} to be read")
-        store = ChromaStore(path, collection=collection, read_only=read_only)
+        encoder, store, chosen = open_parts(
+            path, model=model, collection=collection, profile=profile, read_only=read_only, precision=precision, backend=backend
+        )
         try:
-            if encoder is None:
-                encoder = as_encoder(_source(store.settings()) or DEFAULT_MODEL, precision, backend)
-            store.source = source_of(encoder)
-            opened = cls(encoder, store, _profile_of(profile, path, encoder))
+            opened = cls(encoder, store, chosen)
             opened.query_log = log
             return opened
         except BaseException:
@@ -356,6 +349,14 @@ class M3Index(Answering, DocumentSearch, Documents):
             deeper=self._deeper(query, vectors, id, ranking, depth, where) if id not in candidates.ids else None,
         )
 
+    def refresh(self) -> int:
+        """Learn what other clients of a Chroma server, or of a folder, have changed; how many documents had to be encoded.
+
+        Documents that they added are found from then on, and those that they deleted are forgotten. Opening an index
+        does the same. Without anything to learn it takes the time of a count.
+        """
+        return self.store.adopt(self.encoder.encode_documents) if isinstance(self.store, Adopts) else 0
+
     # -- async twins -------------------------------------------------------------------------------
 
     asearch = in_thread(search)
@@ -367,6 +368,7 @@ class M3Index(Answering, DocumentSearch, Documents):
     ascore = in_thread(score)
     ascore_many = in_thread(score_many)
     aexplain = in_thread(explain)
+    arefresh = in_thread(refresh)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -437,33 +439,9 @@ def _listed(queries: Sequence[str]) -> list[str]:
     return listed
 
 
-def _profile_of(given: Profile | str | Path | None, folder: Path, encoder: Encoder) -> Profile | WatchedProfile:
-    """A Profile or a preset as it is; of a file one that is read again when the file changes."""
-    named = given is not None and not (isinstance(given, str | Path) and Path(given).is_file())
-    if isinstance(given, Profile) or named:
-        return as_profile(given)  # type: ignore[arg-type]  # which refuses what is none
-
-    def check(profile: Profile) -> None:
-        check_profile(profile, *_of(encoder))
-
-    return WatchedProfile(folder / OWN_PROFILE if given is None else given, check, optional=given is None)
-
-
 def _of(encoder: Encoder) -> tuple[str, str | None]:
     """What a profile is tied to."""
     return encoder.name, getattr(encoder, "precision", None)
-
-
-def _source(settings: Mapping[str, str | None]) -> str | None:
-    """How to load an index's own model; None where it has none yet."""
-    if settings["source"] is None and settings["model"] is not None:
-        raise InvalidArgumentError(
-            f"this index was made with an Encoder object, {settings['model']!r}, which has no name to load it by: "
-            "give it as model="
-        )
-    if (source := settings["source"]) is not None and source.startswith(("//", "\\\\")):
-        raise InvalidArgumentError(f"this index names a model on another machine, {source!r}: give it as model= to trust it")
-    return settings["source"]
 
 
 def _dense_only(hit: Hit) -> Hit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ from m3retriever.tuning import Tuning
 from m3retriever.types import MODES, Hit, Profile, Weights
 
 if TYPE_CHECKING:
-    from m3retriever.stores.chroma import ChromaStore
+    from m3retriever.stores.places import Place
+    from m3retriever.types import KeptStore
 
 WIDE = 0.03  # a spread of held-out values that is worth a word
 SNIPPET = 60  # characters of a text in a table
@@ -70,33 +72,27 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
     return content
 
 
-def index_info(path: Path, collection: str | None) -> dict[str, Any]:
+def index_info(place: Place) -> dict[str, Any]:
     """What `info` shows of an index."""
-    from m3retriever.stores.chroma import ChromaStore
-    from m3retriever.stores.connection import collection_name
-
-    store = ChromaStore(path, collection=collection_name(collection))
-    try:
-        return store_info(store, path, collection)
-    finally:
-        store.close()
+    with closing(place.open()) as store:
+        return store_info(store, place)
 
 
-def store_info(store: ChromaStore, path: Path, collection: str | None) -> dict[str, Any]:
-    """`index_info` of a store that is open."""
-    from m3retriever.stores.connection import collection_name
+def store_info(store: KeptStore, place: Place) -> dict[str, Any]:
+    """`index_info` of a store that is open. The bytes are the index's on this machine: a server's are not counted."""
+    from m3retriever.stores.names import collection_name
 
-    settings, profile = store.settings(), path / "profile.toml"
+    settings, profile = store.settings(), place.folder / "profile.toml"
     return {
-        "path": str(path),
-        "collection": collection_name(collection),
+        "path": place.given,
+        "collection": collection_name(place.collection),
         "documents": len(store),
         "without_vectors": len(store.missing()),
         "model": settings["source"],
         "model_name": settings["model"],
         "dimension": int(settings["dim"]) if settings["dim"] else None,
         "revision": store.revision(),
-        "bytes_on_disk": sum(map(_bytes, path.rglob("*"))),
+        "bytes_on_disk": None if place.local is None else sum(map(_bytes, place.local.rglob("*"))),
         "profile": str(profile) if profile.is_file() else None,
     }
 

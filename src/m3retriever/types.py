@@ -309,3 +309,23 @@ class BindsModel(Protocol):
     """A store that remembers which model its vectors come from and refuses another's."""
 
     def bind(self, model: str, dim: int) -> None: ...
+
+
+@runtime_checkable
+class KeptStore(Store, HoldsVectors, ListsIds, BindsModel, Protocol):
+    """A store that outlives its process: a folder's or a server's, which `M3Index.open` opens.
+
+    `source` says how to load the model again, and `settings` gives it back with the model's name and the dimension,
+    each None until it is known. `revision` is another number after each change that the store can see. `missing` are
+    ids whose vectors are not those of their texts, `writer` which other process is writing, in words, and `sizes`
+    how many sparse entries and token vectors documents have, (n, 2). `remember` keeps the model that was bound.
+    """
+
+    source: str | None
+
+    def settings(self) -> dict[str, str | None]: ...
+    def revision(self) -> int: ...
+    def missing(self) -> list[str]: ...
+    def writer(self) -> str | None: ...
+    def sizes(self, ids: Sequence[str]) -> IntArray: ...
+    def remember(self) -> None: ...

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from m3retriever.cli.opening import existing, open_index, report_cut
-from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, PathOption, ProfileOption
+from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, ModelOption, PathOption, ProfileOption
 from m3retriever.cli.terminal import print_json, progress
 from m3retriever.errors import InvalidArgumentError
 
@@ -16,6 +16,7 @@ from m3retriever.errors import InvalidArgumentError
 def inspect(
     path: PathOption,
     profile: ProfileOption = None,
+    model: ModelOption = None,
     collection: CollectionOption = None,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -29,11 +30,11 @@ def inspect(
 
     existing(path, collection)
     where = {"host": host, "port": port, "allow_remote": allow_remote}
-    raise typer.Exit(serve(path, collection=collection, profile=profile, read_only=read_only, **where))
+    raise typer.Exit(serve(path, collection=collection, profile=profile, model=model, read_only=read_only, **where))
 
 
 def doctor(
-    path: Annotated[Optional[Path], typer.Option("--path", help="An index to look at as well.")] = None,  # noqa: UP045
+    path: Annotated[Optional[str], typer.Option("--path", help="An index to look at as well.")] = None,  # noqa: UP045
     collection: CollectionOption = None,
     fidelity: Annotated[bool, typer.Option("--fidelity", help="Compare a precision of a model with fp32 instead.")] = False,
     model: Annotated[
@@ -84,7 +85,7 @@ def demo(
 
         check("127.0.0.1", port)
     folder = run.demo_folder(path)
-    with open_index(folder, model="mini", create=True) as opened:
+    with open_index(str(folder), model="mini", create=True) as opened:
         documents = run.documents()
         with progress("indexing", total=len(documents)) as advance:
             run.build(opened, documents, on_step=advance)

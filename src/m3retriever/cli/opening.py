@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,11 +12,12 @@ from m3retriever.errors import StoreError
 
 if TYPE_CHECKING:
     from m3retriever.index import M3Index
+    from m3retriever.stores.places import Place
 
 
 @contextmanager
 def open_index(
-    path: Path,
+    path: str,
     *,
     model: str | None = None,
     collection: str | None = None,
@@ -26,7 +26,7 @@ def open_index(
     backend: str | None = None,
     create: bool = False,
 ) -> Iterator[M3Index]:
-    """The index in a folder; StoreError where there is none, unless it may be made."""
+    """The index in a folder or of a server; StoreError where there is none, unless it may be made."""
     from m3retriever.index import M3Index
 
     if not create:
@@ -36,14 +36,15 @@ def open_index(
         yield opened
 
 
-def existing(path: Path, collection: str | None) -> Path:
-    """The folder, if there is an index in it: reading must not create one."""
-    from m3retriever.stores.chroma import ChromaStore
+def existing(path: str, collection: str | None) -> Place:
+    """The place, if there is an index in it: reading must not create one."""
+    from m3retriever.stores.places import place_of
 
-    if not ChromaStore.exists(path, collection):
+    place = place_of(path, collection)
+    if not place.exists():
         name = f"collection {collection!r}" if collection else "index"
         raise StoreError(f"no {name} in {path}; make one with: m3retriever index FILES --path {path}")
-    return path
+    return place
 
 
 def report_cut(opened: M3Index) -> None:

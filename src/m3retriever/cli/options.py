@@ -10,11 +10,13 @@ import typer
 
 from m3retriever.errors import InvalidArgumentError, shown
 
-PathOption = Annotated[Path, typer.Option("--path", help="Folder of the index.")]
-CollectionOption = Annotated[Optional[str], typer.Option(help="Chroma collection.")]  # noqa: UP045  # typer reads it at run time
+PathOption = Annotated[
+    str, typer.Option("--path", help="Folder of the index, or a server: chroma://host:8000, qdrant://host:6333.")
+]
+CollectionOption = Annotated[Optional[str], typer.Option(help="The collection.")]  # noqa: UP045  # typer reads it at run time
 ModelOption = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="BAAI/bge-m3, mini, hashing or a folder; default: the index's own."),
+    typer.Option(help="BAAI/bge-m3, mini, hashing, a folder, or a service (http://host:7860); default: the index's own."),
 ]
 PrecisionOption = Annotated[
     Optional[str],  # noqa: UP045

@@ -94,7 +94,7 @@ def compare(
     qrels: QrelsOption = None,
     queries: QueriesOption = None,
     golden: GoldenOption = None,
-    path: Annotated[Optional[Path], typer.Option(help="Folder of the index, for --golden.")] = None,  # noqa: UP045
+    path: Annotated[Optional[str], typer.Option(help="Folder or address of the index, for --golden.")] = None,  # noqa: UP045
     mode: Annotated[Optional[str], typer.Option(help="Of logs only what was asked in this mode.")] = None,  # noqa: UP045
     measure: Annotated[str, typer.Option(help="Its name.")] = "nDCG@10",
     as_json: JsonOption = False,
@@ -136,7 +136,7 @@ def read_judged(
 
 
 def judged_without_index(
-    queries: Path | None, qrels: Path | None, golden: Path | None, path: Path | None, *, logs: bool
+    queries: Path | None, qrels: Path | None, golden: Path | None, path: str | None, *, logs: bool
 ) -> tuple[Mapping[str, str], Mapping[str, Mapping[str, int]]]:
     """Questions, which only logs need, and judgements; of a golden file with the index that finds its answers."""
     from m3retriever.io import read_qrels, read_queries

@@ -56,6 +56,7 @@ def report(
     from m3retriever.fitting import evidence_of, held_judgements
     from m3retriever.passages import parents_of
     from m3retriever.quality_page import quality_page
+    from m3retriever.stores.places import place_of
     from m3retriever.tuning import tune
 
     named = names_of(measures)
@@ -77,7 +78,7 @@ def report(
     enough = len(found.queries) >= MIN_QUESTIONS
     wanted = wanted_of({"precision": precision, "f": 1.0 if precision is None else None}, None)
     page = quality_page(
-        path.resolve().name,
+        place_of(path, collection).name,
         found,
         profile=used,
         queries=texts,

@@ -85,7 +85,7 @@ class AllowedSlots:
 
 def _mask(where: Where, snapshot: Snapshot, connection: Connection, size: int) -> np.ndarray:
     """Which of the first `size` slots hold documents that pass, live or not: bool."""
-    asked = question(where)
+    asked = question(where, most=connection.limits.predicates, longest=connection.limits.search)
 
     def slots_of(ids: Sequence[str]) -> np.ndarray:
         mask = np.zeros(size, bool)

@@ -10,35 +10,36 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3retriever.checks import check_depth, check_documents, check_query, check_vectors, clean_metadata
+from m3retriever.checks import check_depth, check_documents, check_query, check_vectors
 from m3retriever.errors import EncoderMismatchError, StoreError, StoreLockedError, UnknownDocumentError
 from m3retriever.filters import check_where
-from m3retriever.observing.spans import span
 from m3retriever.stores import agreement
 from m3retriever.stores.allowed import AllowedSlots
 from m3retriever.stores.candidates import union
-from m3retriever.stores.connection import Connection, collection_name
+from m3retriever.stores.chroma_server import Limits, check_within
+from m3retriever.stores.connection import Connection
 from m3retriever.stores.database import collections_in
 from m3retriever.stores.dense import RECORD, DenseLeg, DenseSearch, Nearest, check_dense_search
 from m3retriever.stores.legs import scores_in_every_mode, sparse_leg
 from m3retriever.stores.lock import WriterLock
+from m3retriever.stores.names import collection_name
 from m3retriever.stores.payload import Payload, open_payload, release_payload
+from m3retriever.stores.writes import Writes
 from m3retriever.types import Document, ModeScores, Where
-from m3retriever.vectors import FloatArray, IntArray, M3Vectors
+from m3retriever.vectors import IntArray, M3Vectors
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-    from m3retriever.stores.snapshot import Pending, Snapshot
+    from m3retriever.stores.snapshot import Snapshot
     from m3retriever.stores.verify import Verdict
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,11 @@ class ChromaStore:
         A folder: Chroma runs embedded in this process and keeps its files there.
     client
         Or a Chroma client of your own.
-    host, port
-        Or a Chroma server (`chroma run`). It has no authentication of its own: keep it behind a proxy.
+    host, port, ssl, headers, tenant, database
+        Or a Chroma server (`chroma run`). It has no authentication of its own: keep it behind a proxy, which may ask for
+        TLS and for headers. Of Chroma Cloud ("api.trychroma.com", port 443) the key is CHROMA_API_KEY's.
+    limits
+        What the server takes; default: Chroma Cloud's for Chroma Cloud, else what the server says.
     collection
         Its name, 3 to 512 characters from [a-zA-Z0-9._-]; default: "m3retriever".
     payload
@@ -83,6 +87,11 @@ class ChromaStore:
         client: ClientAPI | None = None,
         host: str | None = None,
         port: int = 8000,
+        ssl: bool = False,
+        headers: Mapping[str, str] | None = None,
+        tenant: str | None = None,
+        database: str | None = None,
+        limits: Limits | None = None,
         collection: str | None = None,
         payload: str | Path | None = None,
         read_only: bool = False,
@@ -93,9 +102,10 @@ class ChromaStore:
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
         self._pid = os.getpid()
-        self._position: int | None = None  # of Chroma's last change, while we write and all of them are ours
-        self._held = threading.local()
-        self._connection = Connection(collection, path=path, client=client, host=host, port=port, create=not read_only)
+        server = {"ssl": ssl, "headers": headers, "tenant": tenant, "database": database}
+        self._connection = Connection(
+            collection, path=path, client=client, host=host, port=port, create=not read_only, limits=limits, **server
+        )
         folder, temporary = self._connection.payload_folder(payload)
         self._lock = WriterLock(folder.parent)
         try:
@@ -110,8 +120,8 @@ class ChromaStore:
         rubbish = folder.parent if temporary else None
         self._close = weakref.finalize(self, _release, self._connection, self._payload, self._lock, rubbish, self._pid)
         try:
-            self._hnsw_revision = self.revision()  # up to where the engine's vector index is fresh
-            self._reconcile()
+            self._writes = Writes(self._connection, self._payload, self._lock, read_only=read_only)
+            self._writes.reconcile()
         except BaseException:
             self.close()
             raise
@@ -167,7 +177,8 @@ class ChromaStore:
     def settings(self) -> dict[str, str | None]:
         """The model's name, how to load it, and the dimension; None until a document is added."""
         with self._reading() as snapshot:
-            return {name: snapshot.meta(name) or None for name in ("model", "source", "dim")}
+            held = {name: snapshot.meta(name) or None for name in ("model", "source", "dim")}
+        return held if held["model"] is not None else self._connection.noted()
 
     def revision(self) -> int:
         """A number that grows with every change."""
@@ -179,6 +190,8 @@ class ChromaStore:
         with self._reading() as snapshot:
             self._check_model(snapshot, model)
         held = self.settings()
+        if held["model"] not in (None, model) and self._connection.count():
+            raise EncoderMismatchError(_other_model(held["model"], model))
         if held["dim"] is None and self._connection.dim() not in (None, dim):
             raise EncoderMismatchError(
                 f"the collection {self._connection.collection.name!r} holds vectors of dimension {self._connection.dim()}, the "
@@ -201,12 +214,12 @@ class ChromaStore:
         with self.writing():
             with self._payload.read() as snapshot:
                 check_vectors(documents, vectors, self._dim(snapshot))
+                check_within(documents, vectors.dim, self._connection.limits)
                 if documents:
                     self._keep_settings(snapshot)
                     if snapshot.meta("dim") is None:
                         self._payload.set_meta(dim=str(vectors.dim))
-            for start in range(0, len(documents), agreement.PAGE):
-                self._add(documents[start : start + agreement.PAGE], vectors[start : start + agreement.PAGE])
+            self._writes.add(documents, vectors)
             self._watch_recall()
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -214,20 +227,17 @@ class ChromaStore:
         with self.writing():
             with self._payload.read() as snapshot:
                 _known(snapshot, ids)
-            unique = list(dict.fromkeys(ids))
-            for start in range(0, len(unique), agreement.PAGE):
-                page = unique[start : start + agreement.PAGE]
-                staged = self._payload.stage_delete(page)
-                with self._settling(staged):
-                    self._connection.delete(page)
-                    self._publish(staged)
+            self._writes.delete(ids)
 
     def adopt(self, encode: Callable[[Sequence[str]], M3Vectors]) -> int:
-        """Encode the documents that `missing` names, without touching their texts or metadata; how many.
+        """Encode the documents that `missing` names, without touching their texts or metadata; how many. What another
+        client deleted is forgotten.
 
         Where another process is writing, nothing is done: it keeps what it writes in step itself.
         EncoderMismatchError where the collection is not ours and holds another model's vectors.
         """
+        self._check_open()
+        self._writes.reconcile()
         if not self.missing() or self._read_only:
             return 0
         try:
@@ -249,7 +259,8 @@ class ChromaStore:
         """
         from m3retriever.stores.verify import verify
 
-        with self._writing_for_a_moment():
+        self._check_open()
+        with self._writes.right_for_a_moment():
             position = self._connection.position()  # as of before: what another client changes meanwhile is not looked at
             verdict = verify(self._payload, self._connection, on_step=on_step)
             if verdict.whole:
@@ -263,23 +274,13 @@ class ChromaStore:
         from m3retriever.stores.repair import mend
         from m3retriever.stores.verify import verify
 
-        with self._writing_for_a_moment():
+        self._check_open()
+        with self._writes.right_for_a_moment():
             mend(self._payload, self._connection, verify(self._payload, self._connection, on_step=on_step), encode)
             with self._payload.read() as snapshot:
                 self._keep_settings(snapshot)
-            self._hnsw_revision = self.revision()
+            self._writes.was_refilled()
             return self.verify(on_step=on_step)
-
-    @contextmanager
-    def _writing_for_a_moment(self) -> Iterator[None]:
-        """`writing`, without keeping the right to write where this store did not have it before."""
-        mine = self._lock.held
-        try:
-            with self.writing():
-                yield
-        finally:
-            if not mine:
-                self.stop_writing()
 
     def _adopt(self, ids: Sequence[str], encode: Callable[[Sequence[str]], M3Vectors], *, ours: bool) -> None:
         held = agreement.documents(self._connection, ids)
@@ -288,7 +289,7 @@ class ChromaStore:
         agreement.adopt(self._connection, self._payload, ids, vectors, ours=ours)
         with self._payload.read() as snapshot:
             self._keep_settings(snapshot)
-        self._hnsw_revision = self.revision()
+        self._writes.was_refilled()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -298,33 +299,16 @@ class ChromaStore:
         StoreLockedError names the process that has it.
         """
         self._check_open()
-        if self._read_only:
-            raise StoreError("this index was opened to be read only: open it without read_only to change it")
-        with self._payload.lock:
-            self._lock.acquire()
-            with self._payload.read() as snapshot:
-                stale, settled = snapshot.revision != self._hnsw_revision, snapshot.settled
-                elsewhere = snapshot.meta("writer") != str(os.getpid())
-            if stale and elsewhere and not self._connection.renewable:
-                raise StoreError("another process has written since your Chroma client was opened: give a fresh one")
-            if (stale and self._connection.renewable) or not settled:
-                self._make_agree()
-            outer, self._held.here = self.writing_here(), True
-            if not outer:
-                self._position = agreement.known_position(self._connection, self._payload)
-            try:
-                yield
-            finally:
-                self._held.here = outer
+        with self._writes.right():
+            yield
 
     def writing_here(self) -> bool:
         """Whether this thread is inside `with store.writing()`: no other thread can write until it leaves."""
-        return bool(getattr(self._held, "here", False))
+        return self._writes.here()
 
     def stop_writing(self) -> None:
         """Give back the right to write, so that another process may; the next write takes it again."""
-        with self._payload.lock:
-            self._lock.release()
+        self._writes.stop()
 
     def close(self) -> None:
         """Release the files and the right to write. A closed store cannot be used."""
@@ -355,59 +339,8 @@ class ChromaStore:
 
     def _hnsw(self, snapshot: Snapshot) -> Nearest | None:
         """How to ask HNSW; None where its index is behind what the payload holds."""
-        behind = not self._connection.remote and snapshot.revision != self._hnsw_revision
+        behind = not self._connection.remote and snapshot.revision != self._writes.hnsw_revision
         return None if behind else self._connection.nearest
-
-    # -- writing, step by step -------------------------------------------------------------------
-
-    def _add(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
-        with span("store", documents=len(documents)):
-            with span("stage", documents=len(documents)):
-                staged = self._payload.stage(documents, vectors)
-            with self._settling(staged):
-                with span("chroma", documents=len(documents)):
-                    self._upsert(documents, vectors.dense)
-                    staged = agreement.as_held(self._connection, staged)
-                with span("publish", documents=len(documents)):
-                    self._publish(staged)
-
-    def _upsert(self, documents: Sequence[Document], dense: FloatArray) -> None:
-        """Chroma's upsert merges metadata: keys that went are set to None, which removes them."""
-        ids = [document.id for document in documents]
-        old = self._connection.get(ids=ids, include=["metadatas"])
-        keys = {id: list(metadata or {}) for id, metadata in zip(old["ids"], old["metadatas"], strict=True)}
-        metadatas = [
-            {**dict.fromkeys(keys.get(document.id, [])), **clean_metadata(document.metadata)} or None for document in documents
-        ]
-        self._connection.upsert(
-            ids=ids,
-            embeddings=dense,
-            documents=[document.text for document in documents],
-            metadatas=metadatas,  # None for a document without metadata
-        )
-
-    @contextmanager
-    def _settling(self, staged: Sequence[Pending]) -> Iterator[None]:
-        """Where a write fails or is interrupted, make the payload follow what Chroma now holds."""
-        try:
-            yield
-        except BaseException:
-            try:
-                with self._payload.read() as snapshot:
-                    waiting = {entry.slot: entry for entry in snapshot.pending()}  # what was published already is settled
-                staged = [waiting[entry.slot] for entry in staged if entry.slot in waiting]
-                agreement.settle(self._connection, self._payload, staged)
-            except StoreError as second:
-                logger.warning("a write waits to be settled, for Chroma does not answer: %s", type(second).__name__)
-            raise
-
-    def _publish(self, staged: Sequence[Pending]) -> None:
-        fresh = self._hnsw_revision == self.revision()
-        if self._position is not None:
-            self._position = agreement.position_after(self._connection, self._payload, staged, self._position)
-        self._payload.publish(staged, self._position)
-        if fresh:
-            self._hnsw_revision = self.revision()
 
     def _watch_recall(self) -> None:
         """What was stored is stored, whatever comes of this."""
@@ -427,31 +360,10 @@ class ChromaStore:
         self._check_model(snapshot, model)
         if snapshot.meta("model") != model:
             self._payload.set_meta(model=model, dim=str(dim), source=self.source or "")
+            self._connection.note(model=model, dim=str(dim), source=self.source or "")
         elif self.source and snapshot.meta("source") != self.source:
             self._payload.set_meta(source=self.source)
-
-    # -- keeping in step ---------------------------------------------------------------------------
-
-    def _reconcile(self) -> None:
-        """After a crash or another client's changes, bring the payload in step with Chroma, if that is ours to do."""
-        if self._read_only or not agreement.disagree(self._connection, self._payload):
-            return
-        with self._payload.lock:  # not in the middle of another thread's write
-            mine = self._lock.held
-            try:
-                self._lock.acquire()
-            except StoreLockedError:
-                return  # another process is in the middle of a write, and keeps both in step itself
-            try:
-                if agreement.disagree(self._connection, self._payload):
-                    self._make_agree()
-            finally:
-                if not mine:
-                    self._lock.release()
-
-    def _make_agree(self) -> None:
-        agreement.make_agree(self._connection, self._payload)
-        self._hnsw_revision = self.revision()
+            self._connection.note(source=self.source)
 
     def _dim(self, snapshot: Snapshot) -> int | None:
         dim = snapshot.meta("dim") if len(snapshot) or self._model is None else None
@@ -466,10 +378,7 @@ class ChromaStore:
     def _check_model(snapshot: Snapshot, model: str) -> None:
         held = snapshot.meta("model")
         if len(snapshot) and held not in (None, model):
-            raise EncoderMismatchError(
-                f"this index was made with the model {held!r}; got {model!r}: open it with that model, "
-                "or index the documents again into another folder or collection"
-            )
+            raise EncoderMismatchError(_other_model(held, model))
 
     def _check_open(self) -> None:
         if not self._close.alive:
@@ -490,6 +399,13 @@ def _release(connection: Connection, payload: Payload, lock: WriterLock, rubbish
     lock.release()
     if rubbish is not None:
         shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def _other_model(held: str | None, got: str) -> str:
+    return (
+        f"this index was made with the model {held!r}; got {got!r}: open it with that model, "
+        "or index the documents again into another folder or collection"
+    )
 
 
 def _known(snapshot: Snapshot, ids: Sequence[str]) -> IntArray:

@@ -38,13 +38,16 @@ class Question:
     alternatives: tuple[tuple[Where, ...], ...]
 
 
-def question(where: Where) -> Question:
-    """What can be asked of Chroma about a filter, which is valid, and what cannot."""
+def question(where: Where, *, most: int | None = None, longest: int | None = None) -> Question:
+    """What can be asked of Chroma about a filter, which is valid, and what cannot.
+
+    `most` conditions are asked at once (default: MOST_CONDITIONS), on texts of `longest` bytes at most.
+    """
     about_metadata: list[dict[str, Any]] = []
     about_text: list[dict[str, Any]] = []
     checked: list[Where] = []
     alternatives: list[tuple[Where, ...]] = []
-    ids, left = None, MOST_CONDITIONS
+    ids, left = None, MOST_CONDITIONS if most is None else min(most, MOST_CONDITIONS)
     for part in _conjuncts(_without_not(where)):
         keys = set(_keys(part))
         if keys == {ID} and (named := _named(part)) is not None:
@@ -52,7 +55,8 @@ def question(where: Where) -> Question:
             continue
         askable = keys == {TEXT} or not keys & {TEXT, ID, None}
         asked = (_text_part(part) if keys == {TEXT} else for_chroma(part)) if askable else {}
-        if askable and (size := _size(asked)) <= left:
+        short = longest is None or keys != {TEXT} or _longest(asked) <= longest
+        if askable and short and (size := _size(asked)) <= left:
             left -= size
             (about_text if keys == {TEXT} else about_metadata).append(asked)
         elif has_pattern(part):
@@ -155,6 +159,12 @@ def _text_part(where: Where) -> dict[str, Any]:
         return {operator: operand}
     escaped = "".join(f"\\{character}" if character in META else character for character in operand)
     return {"$regex" if operator == "$contains" else "$not_regex": escaped}
+
+
+def _longest(where_document: Mapping[str, Any]) -> int:
+    """Bytes of the longest text or pattern that is searched for."""
+    [(key, condition)] = where_document.items()
+    return max(map(_longest, condition)) if key in JOINS else len(str(condition).encode())
 
 
 def _named(where: Where) -> tuple[str, ...] | None:

@@ -1,30 +1,30 @@
 """A ChromaStore's way to Chroma: client, collection, and the folder of the payload.
 
-Embedded Chroma caches one engine per path and process, and an engine never learns what another one
-wrote: its vector index stays as it was, and even `get` does not show what a killed process had only
-just logged. A connection to a folder therefore has an engine of its own, and `renew` opens another.
+An embedded engine never learns what another one wrote: its vector index stays as it was, and even `get`
+does not show what a killed process had only just logged. A connection to a folder therefore has an engine
+of its own, and `renew` opens another. A server takes so many records a call: what is more goes in several.
 """
 
 from __future__ import annotations
 
-import ctypes
-import itertools
 import os
-import re
 import shutil
 import tempfile
 import threading
 import time
-import weakref
-from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from m3retriever.errors import InvalidArgumentError, InvalidFilterError, StoreError
 from m3retriever.stores import database
-from m3retriever.stores.database import DATABASE, DEFAULT_COLLECTION, payload_folder
+from m3retriever.stores.chroma_server import CLOUD, Limits, client_of, close_client, limits_of
+from m3retriever.stores.database import DATABASE, payload_folder
+from m3retriever.stores.folder_engine import NO_FORK, PANIC, FolderEngine, pass_on_what_is_not_chromas
 from m3retriever.stores.inside import check_inside
-from m3retriever.stores.space import when_closed, when_full
+from m3retriever.stores.names import collection_name
+from m3retriever.stores.space import when_full
 from m3retriever.stores.tables import Tables
 from m3retriever.vectors import FloatArray
 
@@ -32,20 +32,17 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
-ALIASES = {None: DEFAULT_COLLECTION, "m3": DEFAULT_COLLECTION}  # "m3" itself is too short for Chroma
-COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]")  # Chroma's own rule
-CACHE = Path.home() / ".cache" / "m3retriever"  # payloads of servers: they can be rebuilt from the texts
+CACHE = Path(".cache", "m3retriever")  # in the user's home: payloads of servers, which can be rebuilt from the texts
+NOTED = "m3retriever_"  # how keys of a collection's metadata begin that are ours
+NOTED_BYTES = 256  # of a value, which Chroma Cloud takes
 CORE_ERROR = "InternalError"  # Chroma's name for what goes wrong in its core
-PANIC = "PanicException"  # of its core: no Exception, and imported from nowhere
 RETIRED_KEPT = 3  # engines that are kept for calls under way when others take their place
-NO_FORK = (
-    "embedded Chroma cannot be used in a process that was forked from one that has used it, for its threads do not come along: "
-    "start that process by spawn or forkserver (multiprocessing.get_context), or open the index only after forking"
-)
 FILES = (DATABASE, f"{DATABASE}-wal")  # the second where someone has set the database to keep a log
 NOBODY = "m3retriever: no document"  # an id that nothing has
 JUST_NOW = 50_000_000  # nanoseconds: file times go by ticks of up to 10 ms
 EF_SEARCH = 800  # HNSW's candidate list: at least twice the depth keeps recall up on clustered data
+INDEX = {"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}}
+CLOUD_INDEX = {"spann": {"space": "cosine"}}  # Chroma Cloud has no HNSW
 
 
 class Connection:
@@ -55,6 +52,7 @@ class Connection:
     ----------
     collection : the Chroma collection; `renew` replaces it
     remote : whether a server answers, whose vector index is never behind
+    limits : what the server takes; no limits for a folder
     """
 
     collection: Collection
@@ -68,6 +66,8 @@ class Connection:
         host: str | None = None,
         port: int = 0,
         create: bool = True,
+        limits: Limits | None = None,
+        **server: Any,
     ) -> None:
         if sum(given is not None for given in (path, client, host)) != 1:
             raise InvalidArgumentError("ChromaStore takes exactly one of path, client and host")
@@ -86,12 +86,14 @@ class Connection:
         if self._engine is not None:
             self._client = self._engine.client
         else:
-            self._client = client if client is not None else _server(str(host), port)
+            self._client = client if client is not None else client_of(str(host), port, **server)
             self._to_close = None if client is not None else self._client
         settings = self._client.get_settings()
         self.remote = "fastapi" in settings.chroma_api_impl.lower()
         self._folder = Path(settings.persist_directory).resolve() if settings.is_persistent and not self.remote else None
         try:
+            self.limits = limits or (limits_of(self._client) if self.remote else Limits())
+            self._calls = nullcontext() if self.limits.calls is None else threading.BoundedSemaphore(self.limits.calls)
             self.collection = self._collection_of(self._client)
         except BaseException:
             self.close()
@@ -108,8 +110,18 @@ class Connection:
         return "open it again in the child" if self.remote else NO_FORK
 
     def get(self, **arguments: Any) -> Any:
-        """The collection's `get`; StoreError where Chroma fails."""
-        return self._call("get", arguments)
+        """The collection's `get`; StoreError where Chroma fails. Of a `limit` that the server does not take, fewer come."""
+        most = self.limits.records
+        if most is None:
+            return self._call("get", arguments)
+        if "ids" in arguments:
+            return _joined([self._call("get", {**arguments, **part}) for part in _parts({"ids": arguments["ids"]}, most)])
+        if "limit" in arguments:
+            return self._call("get", {**arguments, "limit": min(arguments["limit"], most)})
+        pages = [self._call("get", {**arguments, "limit": most, "offset": 0})]
+        while len(pages[-1]["ids"]) == most:
+            pages.append(self._call("get", {**arguments, "limit": most, "offset": most * len(pages)}))
+        return _joined(pages)
 
     def nearest(self, vector: FloatArray, count: int) -> list[str]:
         """Ids of the documents whose dense vectors are nearest, by HNSW: nearly the best ones."""
@@ -123,11 +135,25 @@ class Connection:
 
     def upsert(self, **arguments: Any) -> None:
         """The collection's `upsert`."""
-        self._call("upsert", arguments)
+        for part in _parts(arguments, self.limits.records):
+            self._call("upsert", part)
 
     def update(self, **arguments: Any) -> None:
         """The collection's `update`."""
-        self._call("update", arguments)
+        for part in _parts(arguments, self.limits.records):
+            self._call("update", part)
+
+    def noted(self) -> dict[str, str | None]:
+        """What `note` kept; None for what it did not."""
+        held = self.collection.metadata or {}
+        return {name: None if (value := held.get(NOTED + name)) is None else str(value) for name in ("model", "source", "dim")}
+
+    def note(self, **settings: str) -> None:
+        """Keep the model of a server's index with its collection, for clients that have no payload of it yet."""
+        fitting = {name: value for name, value in settings.items() if len(value.encode()) <= NOTED_BYTES}
+        if self.remote and any(self.noted()[name] != value for name, value in fitting.items()):
+            kept = {**(self.collection.metadata or {}), **{NOTED + name: value for name, value in fitting.items()}}
+            self._call("modify", {"metadata": kept})
 
     def work_through_log(self) -> None:
         """Make a server show what it has logged. What a client had sent that has died since stays unseen until the next write,
@@ -142,7 +168,8 @@ class Connection:
 
     def delete(self, ids: list[str]) -> None:
         """The collection's `delete`."""
-        self._call("delete", {"ids": ids})
+        for part in _parts({"ids": ids}, self.limits.records):
+            self._call("delete", part)
 
     def count(self) -> int:
         """How many documents Chroma holds."""
@@ -176,9 +203,10 @@ class Connection:
             self._replace_failed()
         engine = self._engine
         try:
-            return getattr(self.collection, method)(**arguments)
+            with self._calls:
+                return getattr(self.collection, method)(**arguments)
         except BaseException as error:  # Chroma's own errors, the network's, and its core's alike
-            _pass_on_what_is_not_chromas(error)
+            pass_on_what_is_not_chromas(error)
             if "Regex syntax" in str(error):
                 raise InvalidFilterError(f"Chroma does not take this regular expression: {error}") from error
             if type(error).__name__ in (CORE_ERROR, PANIC):
@@ -248,14 +276,14 @@ class Connection:
             self._engine.close()
         client, self._to_close = self._to_close, None
         if client is not None:
-            _close_served(client)
+            close_client(client)
 
     def payload_folder(self, given: str | Path | None) -> tuple[Path, bool]:
         """Where the payload lies, and whether it is to be deleted in the end."""
         if given is not None:
             return Path(given) / self._name, False
         if self.remote:
-            return CACHE / str(self.collection.id) / self._name, False
+            return Path.home() / CACHE / str(self.collection.id) / self._name, False
         if self._folder is not None:
             return payload_folder(self._folder, self._name), False
         return Path(tempfile.mkdtemp(prefix="m3retriever-")) / self._name, True
@@ -270,7 +298,7 @@ class Connection:
         self._engine, self._client, self.collection = engine, engine.client, collection
 
     def _collection_of(self, client: ClientAPI) -> Collection:
-        configuration = {"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}}
+        configuration = CLOUD_INDEX if self.limits == CLOUD else INDEX
         try:
             if self._create:
                 collection = client.get_or_create_collection(
@@ -279,15 +307,10 @@ class Connection:
             else:
                 collection = client.get_collection(self._name, embedding_function=None)
         except BaseException as error:
-            _pass_on_what_is_not_chromas(error)
+            pass_on_what_is_not_chromas(error)
             raise StoreError(f"cannot open the collection {self._name!r}: {error}") from error
         collection.__class__ = _inert(type(collection))
         return collection
-
-
-def _pass_on_what_is_not_chromas(error: BaseException) -> None:
-    if not isinstance(error, Exception) and type(error).__name__ != PANIC:
-        raise error
 
 
 def _inert(kind: type[Collection]) -> type[Collection]:
@@ -299,84 +322,19 @@ def _inert(kind: type[Collection]) -> type[Collection]:
     return type(kind.__name__, (kind,), {"schema": None})
 
 
-class FolderEngine:
-    """Chroma embedded in this process, on a folder, shared with no one."""
-
-    _taken: ClassVar[dict[Path, set[int]]] = defaultdict(set)
-    _used_by_parent: ClassVar[bool] = False
-    _guard = threading.RLock()
-    _alive: ClassVar[weakref.WeakSet[FolderEngine]] = weakref.WeakSet()
-
-    def __init__(self, path: str | Path) -> None:
-        import chromadb
-        from chromadb.config import Settings
-
-        self.refuse_in_child(path)
-        self.folder, self._closed = Path(path).resolve(), False
-        with self._guard:
-            self._number = next(number for number in itertools.count(1) if number not in self._taken[self.folder])
-            self._taken[self.folder].add(self._number)
-        alias = str(self.folder) + "/." * self._number  # the same folder under a name that has no engine yet
-        try:
-            self.client: ClientAPI = chromadb.PersistentClient(path=alias, settings=Settings(anonymized_telemetry=False))
-        except BaseException as error:  # Chroma raises its own types, OSError, ValueError and panics of its core alike
-            _pass_on_what_is_not_chromas(error)
-            # its number stays taken: Chroma keeps what it made halfway under that name
-            raise StoreError(f"cannot open the Chroma folder {path}: {error}{when_closed(self.folder, DATABASE)}") from error
-        self._alive.add(self)
-
-    @classmethod
-    def refuse_in_child(cls, path: str | Path) -> None:
-        """StoreError where the parent of this process has used Chroma, which would wait for ever here."""
-        if cls._used_by_parent:
-            raise StoreError(f"cannot open the Chroma folder {path}: {NO_FORK}")
-
-    def close(self) -> None:
-        """End the engine; closing again does nothing."""
-        with self._guard:
-            if self._closed:
-                return
-            self._closed = True
-        self.client.close()  # type: ignore[attr-defined]  # Client has it, its interface does not say so
-        with self._guard:
-            self._taken[self.folder].discard(self._number)
+def _parts(columns: Mapping[str, Any], most: int | None) -> Iterator[dict[str, Any]]:
+    """Columns of one length, in runs of at most so many rows."""
+    count = len(columns["ids"])
+    if most is None or count <= most:
+        yield dict(columns)
+        return
+    for start in range(0, count, most):
+        yield {name: column[start : start + most] for name, column in columns.items()}
 
 
-def _keep_parents_engines() -> None:
-    """In a forked child: an inherited engine must never be destroyed, for it would wait for its threads, which
-    did not come along, and the child would hang at its end. Chroma's own clients have that fault."""
-    for engine in FolderEngine._alive:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.client))
-    FolderEngine._guard = threading.RLock()
-    FolderEngine._used_by_parent = FolderEngine._used_by_parent or bool(FolderEngine._taken)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_parents_engines)
-
-
-def collection_name(given: str | None) -> str:
-    """The name in Chroma; the default for None. InvalidArgumentError for one that Chroma would refuse."""
-    name = ALIASES.get(given, given)
-    if not isinstance(name, str) or not COLLECTION_NAME.fullmatch(name):
-        raise InvalidArgumentError(f"a collection name has 3 to 512 characters from [a-zA-Z0-9._-]; got {given!r}")
-    return name
-
-
-def _close_served(client: ClientAPI) -> None:
-    """Close a server's client, and the connections that Chroma leaves open: its own, and those of its other half."""
-    client.close()  # type: ignore[attr-defined]  # Client has it, its interface does not say so
-    for half in (client, getattr(client, "_admin_client", None)):
-        session = getattr(getattr(half, "_server", None), "_session", None)
-        if session is not None:
-            session.close()
-
-
-def _server(host: str, port: int) -> ClientAPI:
-    import chromadb
-    from chromadb.config import Settings
-
-    try:
-        return chromadb.HttpClient(host=host, port=port, settings=Settings(anonymized_telemetry=False))
-    except Exception as error:
-        raise StoreError(f"cannot open the Chroma server at {host}:{port}: {error}") from error
+def _joined(parts: Sequence[Any]) -> Any:
+    """What several calls of `get` gave as what one gives."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {name: [part[name] for part in parts] for name in ("ids", "documents", "metadatas", "embeddings")}
+    return {name: None if held[0] is None else [one for part in held for one in part] for name, held in columns.items()}

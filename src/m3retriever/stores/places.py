@@ -1,0 +1,170 @@
+"""Where an index is: a folder, or a collection of a server, as `M3Index.open` and `--path` name it.
+
+    ./index                              a folder: Chroma embedded
+    chroma://host:8000/collection        a Chroma server; chroma+https:// with TLS
+    qdrant://host:6333/collection        a Qdrant server; qdrant+https:// with TLS
+    qdrant:./folder                      Qdrant's local mode, for trying it: every vector is in memory
+
+Keys come from the environment (CHROMA_API_KEY, QDRANT_API_KEY), never from an address. What belongs to an
+index of a server and is kept in files, such as its profile, lies in a folder of the user's: `Place.folder`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from m3retriever.checks import as_path
+from m3retriever.errors import InvalidArgumentError, shown
+from m3retriever.stores.database import collections_in
+from m3retriever.stores.names import collection_name
+
+if TYPE_CHECKING:
+    from m3retriever.types import KeptStore
+
+PORTS = {"chroma": 8000, "qdrant": 6333}
+SCHEMES = tuple(f"{engine}{tls}" for engine in PORTS for tls in ("", "+https"))
+HOME = "M3RETRIEVER_HOME"  # in the environment: where the folders of servers' indexes lie
+LOCAL = "qdrant:"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an index is, and what it takes to open it.
+
+    Attributes
+    ----------
+    given : as it was given
+    engine : "chroma" or "qdrant"
+    collection : the collection's name, None for the default
+    local : the folder that holds everything; None for a server's
+    """
+
+    given: str
+    engine: str
+    collection: str | None
+    local: Path | None = None
+    url: SplitResult | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the profile and the judged questions lie: for a folder in it, for a server in the user's data folder."""
+        if self.local is not None:
+            return self.local
+        home = os.environ.get(HOME) or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "m3retriever"
+        return Path(home).expanduser() / self.engine / f"{self._host}_{self._port}" / collection_name(self.collection)
+
+    @property
+    def name(self) -> str:
+        """How people call it: the folder's name, or the address."""
+        return self.local.resolve().name if self.local is not None else self.given
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of embedded Chroma, which can be verified and repaired as files."""
+        return self.engine == "chroma" and self.local is not None
+
+    def exists(self) -> bool:
+        """Whether there is such an index; looks without creating anything. StoreError where a server does not answer."""
+        if self.is_folder:
+            return collection_name(self.collection) in collections_in(self.local or "")
+        if self.engine == "chroma":
+            from m3retriever.stores.chroma_server import served_collections
+
+            return collection_name(self.collection) in served_collections(**self._server)
+        from m3retriever.stores.qdrant import QdrantStore
+
+        return bool(QdrantStore.exists(collection=self.collection, **self._qdrant))
+
+    def open(self, *, read_only: bool = False) -> KeptStore:
+        """Its store."""
+        if self.engine == "chroma":
+            from m3retriever.stores.chroma import ChromaStore
+
+            where: dict[str, Any] = {"path": self.local} if self.local is not None else self._server
+            return ChromaStore(collection=self.collection, read_only=read_only, **where)
+        from m3retriever.stores.qdrant import QdrantStore
+
+        return QdrantStore(collection=self.collection, read_only=read_only, **self._qdrant)
+
+    @property
+    def _host(self) -> str:
+        return (self.url and self.url.hostname) or ""
+
+    @property
+    def _port(self) -> int:
+        return (self.url and self.url.port) or (443 if self._tls and self.engine == "chroma" else PORTS[self.engine])
+
+    @property
+    def _tls(self) -> bool:
+        return self.url is not None and self.url.scheme.endswith("+https")
+
+    @property
+    def _server(self) -> dict[str, Any]:
+        """What ChromaStore takes for a server."""
+        return {"host": self._host, "port": self._port, "ssl": self._tls}
+
+    @property
+    def _qdrant(self) -> dict[str, Any]:
+        """What QdrantStore takes."""
+        if self.local is not None:
+            return {"path": self.local}
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return {"url": f"http{'s' if self._tls else ''}://{host}:{self._port}"}
+
+
+def place_of(given: str | Path | Place, collection: str | None = None) -> Place:
+    """What a path or an address means.
+
+    Raises
+    ------
+    InvalidArgumentError
+        An address of another scheme, with a password, a question mark or more than a collection after the host, or
+        with a collection where another is asked for; a collection's name that no engine takes.
+    """
+    if isinstance(given, Place):
+        return given
+    path = as_path(given, "path must name a folder")
+    text = str(given)
+    if not isinstance(given, str) or not _is_address(text):
+        return Place(text, "chroma", collection, path)
+    if text.startswith(LOCAL) and not text.startswith(f"{LOCAL}//"):
+        return Place(text, "qdrant", collection, Path(text.removeprefix(LOCAL)).expanduser())
+    url = _checked(text)
+    named = url.path.strip("/") or None
+    if named is not None and collection is not None and named != collection:
+        raise InvalidArgumentError(
+            f"{shown(text)} names the collection {named!r}; got {collection!r} as well: give one of them"
+        )
+    collection_name(chosen := named or collection)
+    return Place(text, url.scheme.split("+")[0], chosen, url=url)
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text names a server or an engine; a folder that is there is a path whatever its name."""
+    return ("://" in text or text.startswith(LOCAL)) and not Path(text).exists()
+
+
+def _checked(text: str) -> SplitResult:
+    """An address in its parts. It is not quoted in errors before it is known that it holds no password."""
+    try:
+        url = urlsplit(text)
+        port, engine = url.port, url.scheme.split("+")[0]
+    except ValueError as error:
+        raise InvalidArgumentError(f"an address is such as chroma://host:8000/collection; got one where {error}") from None
+    if url.username is not None or url.password is not None:
+        raise InvalidArgumentError(
+            f"an address holds no password; got one for {url.hostname!r}: put the key into the environment as "
+            "CHROMA_API_KEY or QDRANT_API_KEY"
+        )
+    if url.scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise InvalidArgumentError(f"an address begins with one of {known}; got {shown(text)}")
+    if not url.hostname or port == 0 or url.query or url.fragment or "/" in url.path.strip("/"):
+        such = f"{url.scheme}://host:{PORTS[engine]}/collection"
+        raise InvalidArgumentError(f"an address is such as {such}; got {shown(text)}")
+    return url
