@@ -23,6 +23,7 @@ _HOME = {
         "MissingExtraError",
         "ModelLoadError",
         "ProfileError",
+        "ServiceError",
         "StoreError",
         "StoreLockedError",
         "TruncationWarning",
@@ -45,8 +46,11 @@ _HOME = {
     "encoders.hashing": ["HashingEncoder"],
     "encoders.mini": ["MiniEncoder"],
     "encoders.pooled": ["PooledEncoder"],
+    "encoders.remote": ["RemoteEncoder"],
+    "encoders.vllm": ["VLLMEncoder"],
     "stores.chroma": ["ChromaStore"],
     "stores.memory": ["MemoryStore"],
+    "stores.qdrant": ["QdrantStore"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
     from m3retriever.encoders.hashing import HashingEncoder as HashingEncoder
     from m3retriever.encoders.mini import MiniEncoder as MiniEncoder
     from m3retriever.encoders.pooled import PooledEncoder as PooledEncoder
+    from m3retriever.encoders.remote import RemoteEncoder as RemoteEncoder
+    from m3retriever.encoders.vllm import VLLMEncoder as VLLMEncoder
     from m3retriever.errors import DamagedIndexError as DamagedIndexError
     from m3retriever.errors import DeviceMemoryError as DeviceMemoryError
     from m3retriever.errors import EncoderMismatchError as EncoderMismatchError
@@ -71,6 +77,7 @@ if TYPE_CHECKING:
     from m3retriever.errors import MissingExtraError as MissingExtraError
     from m3retriever.errors import ModelLoadError as ModelLoadError
     from m3retriever.errors import ProfileError as ProfileError
+    from m3retriever.errors import ServiceError as ServiceError
     from m3retriever.errors import StoreError as StoreError
     from m3retriever.errors import StoreLockedError as StoreLockedError
     from m3retriever.errors import TruncationWarning as TruncationWarning
@@ -90,6 +97,7 @@ if TYPE_CHECKING:
     from m3retriever.reranking import rerank as rerank
     from m3retriever.stores.chroma import ChromaStore as ChromaStore
     from m3retriever.stores.memory import MemoryStore as MemoryStore
+    from m3retriever.stores.qdrant import QdrantStore as QdrantStore
     from m3retriever.types import MODES as MODES
     from m3retriever.types import Document as Document
     from m3retriever.types import Encoder as Encoder
