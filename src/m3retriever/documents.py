@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
-from itertools import islice
-from threading import Lock
+from itertools import chain, islice
+from threading import RLock
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from m3retriever.checks import check_documents, listed_ids
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, UnknownDocumentError, shown
 from m3retriever.filters import ID, about_text, both, check_where, predicate
-from m3retriever.ingest import Added, Behind, batches, runs, same, unique
+from m3retriever.ingest import BATCH, Added, Behind, Delayed, EncodesStream, Step, batches, encoded, runs, same, unique
 from m3retriever.observing.counters import count
 from m3retriever.observing.spans import span
 from m3retriever.passages import PASSAGE_OF, Split, as_split, check_splittable, owner_of, split_documents
@@ -35,6 +36,8 @@ from m3retriever.types import (
 
 READ_AT_ONCE = 5_000  # documents, where all that pass a filter are looked at
 
+Told = Callable[[Added], object]
+
 Result = TypeVar("Result")
 Self = TypeVar("Self", bound="Documents")
 
@@ -44,13 +47,13 @@ class Documents:
 
     def __init__(self, encoder: Encoder, store: Store) -> None:
         self.encoder, self.store = encoder, store
-        self._splitting = Lock()  # one call at a time, for two versions of a document must not mix their passages
+        self._splitting = RLock()  # one call at a time, for two versions of a document must not mix their passages
         if isinstance(store, BindsModel):
             store.bind(encoder.name, encoder.dim)
         if isinstance(store, Adopts):
             store.adopt(encoder.encode_documents)
 
-    def add(self, documents: Iterable[Document], *, progress: bool = False, split: Split | bool = False) -> Added:
+    def add(self, documents: Iterable[Document], *, progress: bool | Told = False, split: Split | bool = False) -> Added:
         """Encode and store documents; one whose id is known replaces the old one.
 
         Documents that the index holds already, text and metadata alike, are not encoded again, so
@@ -65,7 +68,11 @@ class Documents:
         ----------
         documents
             A list is checked as a whole before any of it is stored. An iterator may give more than fits memory: what
-            it gives is checked and stored run by run, a thousand documents at most, and nothing but ids is kept.
+            it gives is checked and stored run by run, 256 documents at most, and nothing but ids is kept. All of it
+            is one stream for an encoder that works on several batches at once (`ingest.EncodesStream`).
+        progress
+            True shows a bar over each batch that is long to encode; a function is told what was done, batch by batch,
+            as it is on disk.
         split
             Whether, or how, to cut what is longer than the encoder reads into passages (`passages.split`), which
             are stored in the document's place. What is left of an earlier version of a document goes, passages
@@ -75,16 +82,17 @@ class Documents:
             raise InvalidArgumentError("add takes a list of documents; got one Document: write [document]")
         if not isinstance(documents, Iterable) or isinstance(documents, str | bytes):
             raise InvalidArgumentError(f"add takes a list of documents; got {shown(documents)}")
+        how = as_split(split)
         if isinstance(documents, Iterator):
-            return sum((self.add(run, progress=progress, split=split) for run in runs(unique(documents))), Added())
-        documents, how = list(documents), as_split(split)
-        check_documents(documents)
-        if how is not None:
-            check_splittable(documents)
-        with span("add", documents=len(documents)):
-            if how is None:
-                return self._add(documents, progress=progress)
-            return sum((self._add_split(batch, how, progress=progress) for batch in batches(documents)), Added())
+            given: Iterable[list[Document]] = (_checked(run, how) for run in runs(unique(documents), most=BATCH))
+        else:
+            given = [_checked(list(documents), how)]
+        done = list[Added]()
+        with span("add") as adding, nullcontext() if how is None else self._splitting:
+            self._add(given, how, progress is True, _telling(done, progress))
+            total = sum(done, Added())
+            adding.set(documents=total.new + total.replaced + total.unchanged)
+        return total
 
     def delete(self, ids: Sequence[str], *, skip_unknown: bool = False) -> None:
         """Remove documents; UnknownDocumentError, before any is removed, where an id is not here, or they are skipped.
@@ -189,33 +197,60 @@ class Documents:
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def _add(self, documents: Sequence[Document], *, progress: bool) -> Added:
-        done = Added()
-        with self._storing(documents) as store:
-            for batch in batches(documents):
-                held = self._held([document.id for document in batch])
-                check_owners(batch, held)
-                changed = self._put(batch, held, store, progress=progress)
-                replaced = sum(id in held for id in changed)
-                done += Added(len(changed) - replaced, replaced, len(batch) - len(changed))
-        return done
+    def _add(self, given: Iterable[list[Document]], how: Split | None, bar: bool, tell: Told) -> None:
+        """Plan what is new, encode it, and store it behind the encoder's back where the store can be written to from
+        another thread than this one and there is more than one batch of it."""
+        under_way = deque[Step]()
+        steps = Delayed(self._steps(given, how, under_way, tell))
+        first = list(islice(steps, 2))
+        apart = isinstance(self.store, WritesFromThreads) and not self.store.writing_here()
+        with Behind(threaded=apart and len(first) > 1) as store:
+            for step, vectors in encoded(chain(first, steps), partial(self._vectors, bar=bar)):
+                store.wait()
+                _tell_all_before(step, under_way, tell)
+                if step.documents:
+                    keep = partial(self._store, step.documents, vectors)
+                    store.do(partial(copy_context().run, keep))  # spans in a thread belong to this call's
+                if step.gone:
+                    store.wait()
+                    self.delete(step.gone, skip_unknown=True)
+            store.wait()
+            _tell_all_before(None, under_way, tell)
+        steps.check()
 
-    def _add_split(self, documents: Sequence[Document], how: Split, *, progress: bool) -> Added:
-        """`_add`, of the passages of what is too long; what they leave of earlier versions goes last, so that a
-        call that was interrupted can be repeated."""
+    def _steps(self, given: Iterable[list[Document]], how: Split | None, under_way: deque[Step], tell: Told) -> Iterator[Step]:
+        """What is to be done, batch by batch, and noted as under way; of what is here already it is only told."""
+        for run in given:
+            for batch in batches(run):
+                for step in [self._step(batch)] if how is None else self._split_steps(batch, how, under_way):
+                    if step.documents or step.gone:
+                        under_way.append(step)
+                        yield step
+                    else:
+                        tell(step.added)
+
+    def _step(self, documents: Sequence[Document]) -> Step:
+        held = self._held([document.id for document in documents])
+        check_owners(documents, held)
+        changed = [document for document in documents if not same(document, held.get(document.id))]
+        replaced = sum(document.id in held for document in changed)
+        return Step(changed, added=Added(len(changed) - replaced, replaced, len(documents) - len(changed)))
+
+    def _split_steps(self, documents: Sequence[Document], how: Split, under_way: Iterable[Step]) -> list[Step]:
+        """The passages of what is too long; what they leave of earlier versions goes last, so that a call that was
+        interrupted can be repeated."""
         parts = split_documents(documents, self.encoder, how)
-        with self._splitting:
-            held = self._earlier(documents, parts)
-            check_owners(parts, held)
-            with self._storing(parts) as store:
-                changed = {id for batch in batches(parts) for id in self._put(batch, held, store, progress=progress)}
-            known = {document.id for document in documents}
-            gone = {id for id, document in held.items() if owner_of(document) in known} - {part.id for part in parts}
-            self.delete(sorted(gone), skip_unknown=True)
+        held = _held_then(self._earlier(documents, parts), under_way)
+        check_owners(parts, held)
+        known, kept = {document.id for document in documents}, {part.id for part in parts}
+        gone = sorted(id for id, document in held.items() if owner_of(document) in known and id not in kept)
+        changed = [[part for part in batch if not same(part, held.get(part.id))] for batch in batches(parts)]
         before = {owner_of(document) for document in held.values()}
-        touched = {owner_of(part) for part in parts if part.id in changed} | {owner_of(held[id]) for id in gone}
+        touched = {owner_of(part) for batch in changed for part in batch} | {owner_of(held[id]) for id in gone}
         replaced = len(touched & before)
-        return Added(len(touched) - replaced, replaced, len(documents) - len(touched))
+        done = Added(len(touched) - replaced, replaced, len(documents) - len(touched))
+        *first, last = [batch for batch in changed if batch] or [[]]
+        return [*map(Step, first), Step(last, gone, done)]
 
     def _earlier(self, documents: Sequence[Document], parts: Sequence[Document]) -> dict[str, Document]:
         """What is held under the ids of documents and of their parts, and of passages that documents had."""
@@ -223,22 +258,15 @@ class Documents:
         named.update(self.ids({PASSAGE_OF: {"$in": [document.id for document in documents]}}))
         return self._held(sorted(named))
 
-    def _storing(self, documents: Sequence[Document]) -> AbstractContextManager[Behind]:
-        """Where batches are stored: behind the encoder's back where there are several and the store can be written to from
-        another thread than this one."""
-        apart = isinstance(self.store, WritesFromThreads) and not self.store.writing_here()
-        several = len(list(islice(batches(documents), 2))) > 1
-        return Behind(threaded=apart and several)
-
-    def _put(self, documents: Sequence[Document], held: Mapping[str, Document], store: Behind, *, progress: bool) -> list[str]:
-        """Encode and store what is not held as it is; the ids of that."""
-        changed = [document for document in documents if not same(document, held.get(document.id))]
-        if changed:
-            texts = [document.text for document in changed]
+    def _vectors(self, batches: Iterable[Sequence[str]], *, bar: bool) -> Generator[M3Vectors, None, None]:
+        """The vectors of each list of texts."""
+        if isinstance(self.encoder, EncodesStream):
+            yield from self.encoder.encode_stream(batches)
+            return
+        for texts in batches:
             with span("encode_documents", documents=len(texts)):
-                vectors = self.encoder.encode_documents(texts, progress=progress)
-            store.do(partial(copy_context().run, self._store, changed, vectors))  # spans in a thread belong to this call's
-        return [document.id for document in changed]
+                vectors = self.encoder.encode_documents(texts, progress=bar)
+            yield vectors
 
     def _store(self, documents: Sequence[Document], vectors: M3Vectors) -> None:
         self.store.add(documents, vectors)
@@ -272,6 +300,41 @@ class Documents:
             return self._held(known) if known else {}
         except KeyError:  # a store of the user's own, which does not say which id is unknown
             return {} if len(ids) == 1 else {id: document for one in ids for id, document in self._held([one]).items()}
+
+
+def _checked(documents: list[Document], how: Split | None) -> list[Document]:
+    """The documents, if all of them can be stored."""
+    check_documents(documents)
+    if how is not None:
+        check_splittable(documents)
+    return documents
+
+
+def _telling(done: list[Added], progress: bool | Told) -> Told:
+    """What notes what was done, and tells it to who asked for it."""
+
+    def tell(added: Added) -> None:
+        done.append(added)
+        if callable(progress):
+            progress(added)
+
+    return tell
+
+
+def _tell_all_before(step: Step | None, under_way: deque[Step], tell: Told) -> None:
+    """Steps that are done are no longer under way."""
+    while under_way and under_way[0] is not step:
+        tell(under_way.popleft().added)
+
+
+def _held_then(held: Mapping[str, Document], under_way: Iterable[Step]) -> dict[str, Document]:
+    """What will be held when the steps under way are done."""
+    then = dict(held)
+    for step in under_way:
+        then.update((document.id, document) for document in step.documents)
+        for id in step.gone:
+            then.pop(id, None)
+    return then
 
 
 def one_filter(where: Where | None, where_document: Where | None) -> Where | None:

@@ -1,23 +1,39 @@
-"""Adding documents: in which runs, which of them are new, and what it came to."""
+"""Adding documents: in which runs and batches, which of them are new, how they are encoded ahead and stored behind."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from m3retriever.errors import InvalidDocumentError, shown
-from m3retriever.types import Document
+from m3retriever.errors import InvalidDocumentError, InvalidVectorsError, shown
+from m3retriever.types import Document, M3Vectors
 
 logger = logging.getLogger(__name__)
 
 BATCH = 256  # documents encoded and stored at a time: bounds what a crash can cost
 BATCH_CHARACTERS = 200_000  # and their texts: about 50,000 tokens, whose vectors take 200 MB at d = 1024; two are held
 RUN_BATCHES = 4  # of an iterator are held at a time: enough to encode one while another is stored
+
+Item = TypeVar("Item")
+
+
+@runtime_checkable
+class EncodesStream(Protocol):
+    """An encoder that works on several batches at once.
+
+    `encode_stream` gives the vectors of each batch, in order; a batch is encoded in one piece, as by
+    `encode_documents`, so that the bits are the same. It draws batches in the thread that asks for vectors, and never
+    more than a bounded number ahead of what was asked for. Closing the generator ends the work that is under way.
+    """
+
+    def encode_stream(self, batches: Iterable[Sequence[str]]) -> Generator[M3Vectors, None, None]: ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,22 @@ class Added:
 
     def __add__(self, other: Added) -> Added:
         return Added(self.new + other.new, self.replaced + other.replaced, self.unchanged + other.unchanged)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Documents that are encoded together and stored together.
+
+    Attributes
+    ----------
+    documents : new or changed ones; may be none
+    gone : ids of what an earlier version left, to be removed when they are stored
+    added : what was done, told when it is
+    """
+
+    documents: Sequence[Document]
+    gone: Sequence[str] = ()
+    added: Added = Added()
 
 
 def same(document: Document, held: Document | None) -> bool:
@@ -70,11 +102,14 @@ def runs(documents: Iterable[Document], *, most: int = RUN_BATCHES * BATCH) -> I
     characters = 0
     for document in documents:
         size = len(document.text) if isinstance(document, Document) and isinstance(document.text, str) else 0
-        if run and (len(run) >= most or characters + size > RUN_BATCHES * BATCH_CHARACTERS):
+        if run and characters + size > RUN_BATCHES * BATCH_CHARACTERS:
             yield run
             run, characters = [], 0
         run.append(document)
         characters += size
+        if len(run) >= most:  # at once: what is wrong with the next one is no matter of this run's
+            yield run
+            run, characters = [], 0
     if run:
         yield run
 
@@ -88,6 +123,58 @@ def unique(documents: Iterable[Document]) -> Iterator[Document]:
                 raise InvalidDocumentError(f"ids must be unique within one call; {shown(document.id)} comes more than once")
             seen.add(document.id)
         yield document
+
+
+class Delayed(Generic[Item]):
+    """Items up to the one that cannot be drawn; `check` raises why, once those before it are done with."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items, self._error = iter(items), list[Exception]()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as error:  # noqa: BLE001  # kept, and raised by `check`
+            self._error.append(error)
+            raise StopIteration from None
+
+    def check(self) -> None:
+        """Raise what ended the items, if that was an error."""
+        if self._error:
+            raise self._error[0]
+
+
+def encoded(
+    steps: Iterable[Step], encode: Callable[[Iterable[Sequence[str]]], Generator[M3Vectors, None, None]]
+) -> Iterator[tuple[Step, M3Vectors]]:
+    """Each step with the vectors of its documents, empty ones where it has none; in order.
+
+    `encode` gives the vectors of each list of texts, and may draw some ahead. InvalidVectorsError where it gives
+    those of fewer or of more lists than it drew.
+    """
+    drawn, nothing = deque[Step](), M3Vectors.empty(0)
+
+    def texts() -> Iterator[Sequence[str]]:
+        for step in steps:
+            drawn.append(step)
+            if step.documents:
+                yield [document.text for document in step.documents]
+
+    with closing(encode(texts())) as stream:
+        for vectors in stream:
+            while drawn and not drawn[0].documents:
+                yield drawn.popleft(), nothing
+            if not drawn:
+                raise InvalidVectorsError("encode_stream must give vectors once a batch; it gave more")
+            yield drawn.popleft(), vectors
+    if any(step.documents for step in drawn):
+        raise InvalidVectorsError(f"encode_stream must give vectors once a batch; {len(drawn)} batches have none")
+    yield from ((step, nothing) for step in drawn)
 
 
 class Behind:

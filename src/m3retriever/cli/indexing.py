@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from m3retriever.cli.opening import existing, open_index, report_cut
-from m3retriever.cli.options import BackendOption, CollectionOption, JsonOption, ModelOption, PathOption, PrecisionOption
+from m3retriever.cli.options import (
+    BackendOption,
+    CollectionOption,
+    JsonOption,
+    ModelOption,
+    PathOption,
+    PrecisionOption,
+    names_of,
+)
 from m3retriever.cli.terminal import progress, say, show
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, shown
 
 if TYPE_CHECKING:
     from m3retriever.ingest import Added
     from m3retriever.passages import Split
-    from m3retriever.types import Document
+    from m3retriever.types import Document, Encoder
 
-BATCH = 256  # documents a step
+ENGINES = ("local", "ray")
+WORKERS = 2
 
 
 def index(
@@ -37,14 +47,23 @@ def index(
         Optional[str],  # noqa: UP045
         typer.Option(help="TOML file or name of a preset that every search of this index uses from now on."),
     ] = None,
+    engine: Annotated[str, typer.Option(help="Who encodes: local, this process; or ray (extra `ray`).")] = "local",
+    workers: Annotated[Optional[int], typer.Option(min=1, help="Of Ray, each with the model loaded; default: 2.")] = None,  # noqa: UP045
+    gpus_per_worker: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="That Ray reserves, also a part of one; default: 0, the CPU."),
+    ] = None,
+    devices: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Encode on several in this process, such as cuda:0,cuda:1."),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option(help="Report and leave out lines that are no documents.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add documents to an index. Unchanged ones are skipped, so a stopped run is simply started again."""
-    from m3retriever.index import OWN_PROFILE
-    from m3retriever.ingest import Added, runs
+    from m3retriever.ingest import Added
+    from m3retriever.opening import keep_profile
     from m3retriever.passages import parents_of
-    from m3retriever.profile import save_profile
 
     bad: list[str] = []
 
@@ -53,6 +72,9 @@ def index(
         say(f"skipped: {error}")
 
     how = _split(split, size, overlap)
+    spread = _spreading(
+        engine, workers, gpus_per_worker=gpus_per_worker, devices=devices, precision=model_precision, backend=backend
+    )
     for file in files:
         if not file.exists():
             raise InvalidArgumentError(f"no such file or folder: {file}")
@@ -65,15 +87,20 @@ def index(
     }
     with open_index(path, **how_opened, create=True) as opened, progress("indexing") as advance:
         if profile is not None:
-            save_profile(opened.profile, path / OWN_PROFILE)
+            keep_profile(opened.profile, path, collection)
         opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
         if not split and parents_of(opened):
             say("warning: this index holds passages; without --split, passages of documents that are indexed again stay")
         total = Added()
-        with _saying_what_was_stored(lambda: total):
-            for batch in runs(_documents(files, report if skip_bad else None, clean=clean), most=BATCH):
-                total += opened.add(batch, split=how)
-                advance(len(batch))
+
+        def stored(added: Added) -> None:
+            nonlocal total
+            total += added
+            advance(added.new + added.replaced + added.unchanged)
+
+        with _saying_what_was_stored(lambda: total), spread(opened.encoder) as encoder:
+            opened.encoder = encoder
+            opened.add(_documents(files, report if skip_bad else None, clean=clean), split=how, progress=stored)
         report_cut(opened)
         done = {"new": total.new, "replaced": total.replaced, "unchanged": total.unchanged, "skipped": len(bad)}
         summary = ", ".join(f"{count} {name}" for name, count in done.items() if count or name == "new")
@@ -87,6 +114,27 @@ def _split(split: bool, size: int | None, overlap: int | None) -> Split | bool:
     if not split and (size is not None or overlap is not None):
         raise InvalidArgumentError("--size and --overlap go with --split")
     return split and Split(size, overlap)
+
+
+def _spreading(
+    engine: str, workers: int | None, *, gpus_per_worker: float | None, devices: str | None, **how: Any
+) -> Callable[[Encoder], AbstractContextManager[Encoder]]:
+    """What makes of the index's encoder the one that indexes; bad combinations are refused before any model is loaded."""
+    if engine not in ENGINES:
+        raise InvalidArgumentError(f"--engine is one of {', '.join(ENGINES)}; got {shown(engine)}")
+    if engine == "ray":
+        if devices is not None:
+            raise InvalidArgumentError("--devices is for this process; Ray's workers get theirs with --gpus-per-worker")
+        from m3retriever.encoders.ray_data import RayEncoder
+
+        return partial(RayEncoder, workers=workers or WORKERS, gpus_per_worker=gpus_per_worker or 0, **how)
+    if workers is not None or gpus_per_worker is not None:
+        raise InvalidArgumentError("--workers and --gpus-per-worker go with --engine ray; in this process take --devices")
+    if devices is None:
+        return nullcontext
+    from m3retriever.encoders.devices import DevicesEncoder
+
+    return lambda encoder: nullcontext(DevicesEncoder(encoder, names_of(devices), **how))
 
 
 def _documents(
@@ -131,5 +179,5 @@ def info(path: PathOption, collection: CollectionOption = None, as_json: JsonOpt
     """Show what an index holds, without loading its model."""
     from m3retriever import report
 
-    content = report.index_info(existing(path, collection), collection)
+    content = report.index_info(existing(path, collection))
     show(content, "\n".join(f"{name.replace('_', ' '):<20} {value}" for name, value in content.items()), as_json=as_json)
