@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from torture.server import Server
 
 from m3retriever import ChromaStore, Document, M3Index
 
@@ -102,6 +103,25 @@ def test_a_wrong_call_ends_with_one_clear_line(tmp_path, name, arguments, messag
 
 
 # -- each of them ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RAG)
+def test_a_rag_app_is_the_same_over_a_folder_a_chroma_server_and_qdrant(tmp_path, folder, name):
+    with Server(tmp_path / "server") as server:
+        places = [tmp_path / "index", f"chroma://127.0.0.1:{server.port}/notes", f"qdrant:{tmp_path / 'qdrant'}"]
+        shown = {}
+        for place in places:
+            asked = ["--path", str(place), "--question", "What does Chroma store?", "--question", "What does bread need?"]
+            for _ in range(2):  # the second run adds nothing
+                done = run(name, str(folder), *asked, cwd=tmp_path)
+                assert done.returncode == 0, done.stderr
+            shown[place] = done.stdout
+    first, *others = shown.values()
+    numbers = r"\d\.\d{3}"
+    for other in others:
+        assert re.sub(numbers, "#", other) == re.sub(numbers, "#", first)
+        ours, theirs = ([float(one) for one in re.findall(numbers, text)] for text in (other, first))
+        assert ours == pytest.approx(theirs, abs=3e-3)
 
 
 def test_a_profile_is_fitted_on_half_of_the_questions_and_judged_on_the_other():

@@ -33,6 +33,7 @@ COMMANDS = {  # the module of each, and its docstring's first sentence, so that 
         "Fit probabilities and thresholds to judged questions, or without any the rates of unrelated pairs.",
     ),
     "report": ("reporting", "Write one HTML page: modes, weights, thresholds, reliability, worst questions."),
+    "copy": ("copying", "Copy an index to another folder or server, vectors and all; nothing is encoded again."),
     "info": ("indexing", "Show what an index holds, without loading its model."),
     "verify": ("health", "Read all of an index, and say whether it is what was written; exit code 1 where it is not."),
     "repair": (
@@ -41,6 +42,7 @@ COMMANDS = {  # the module of each, and its docstring's first sentence, so that 
     ),
     "doctor": ("around", "Check versions, device, models, memory and an index, and say what to do."),
     "inspect": ("around", "Open the inspector: why is a document recalled, or not?"),
+    "serve": ("serving", "Serve the model, and with --path an index, over HTTP."),
     "demo": ("around", "Index Python's standard library docstrings, compare the modes, and serve the inspector."),
 }
 
