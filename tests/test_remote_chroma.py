@@ -4,6 +4,7 @@ import gc
 import shutil
 from contextlib import closing
 
+import numpy as np
 import pytest
 from tests.quota_proxy import QuotaProxy
 from torture.server import Server
@@ -94,6 +95,37 @@ def test_a_client_that_has_no_cache_yet_is_told_the_model_and_refused_another(se
             store.bind("another model", ENCODER.dim)
     with closing(client_on(tmp_path / "a", server.port, "model")) as index:
         assert len(index) == len(TEXTS)
+
+
+def test_a_reader_without_a_cache_makes_one_and_changes_nothing_at_the_server(server, tmp_path):
+    with closing(client_on(tmp_path / "a", server.port, "reader")) as writer:
+        writer.add(documents())
+        with closing(client_on(tmp_path / "b", server.port, "reader", read_only=True)) as reader:
+            assert answers(reader) == answers(writer)
+            before = writer.store._connection.get(include=["documents", "metadatas", "embeddings"])
+            writer.store._connection.upsert(ids=["foreign"], documents=["w3 w5 foreign"], embeddings=np.eye(256)[:1])
+            writer.delete(["d3"])
+            assert reader.refresh() == 1
+            assert "foreign" in {id for id, *_ in answers(reader)}
+            for change in (
+                lambda: reader.add([Document("x", "y")]),
+                lambda: reader.delete(["d4"]),
+                lambda: reader.store.remember(),
+            ):
+                with pytest.raises(StoreError, match="opened to be read only"):
+                    change()
+        held = writer.store._connection.get(include=["documents", "metadatas", "embeddings"])
+        assert set(held["ids"]) == set(before["ids"]) - {"d3"} | {"foreign"}
+        assert np.array_equal(held["embeddings"][held["ids"].index("foreign")], np.eye(256, dtype=np.float32)[0])
+
+
+def test_refreshing_inside_a_write_keeps_the_right_to_write(server, tmp_path):
+    with closing(client_on(tmp_path / "a", server.port, "held")) as index:
+        index.add(documents())
+        with index.store.writing():
+            index.store._connection.upsert(ids=["foreign"], documents=["foreign"], embeddings=np.eye(256)[:1])
+            assert index.refresh() == 1
+            assert index.store._lock.held
 
 
 def test_a_cache_that_is_lost_is_made_again_from_the_texts(server, tmp_path):

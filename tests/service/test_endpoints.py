@@ -3,11 +3,13 @@
 import base64
 import json
 import struct
+import time
 
 import numpy as np
 import pytest
+from torture.server import Server
 
-from m3retriever import HashingEncoder, M3Index, Profile, Weights, rerank, save_profile
+from m3retriever import Document, HashingEncoder, M3Index, Profile, Weights, rerank, save_profile
 from m3retriever.calibration import Calibration
 from m3retriever.report import explanation_json, search_json, used_weights
 from m3retriever.types import MODES
@@ -214,6 +216,24 @@ def test_an_index_that_is_served_can_be_written_to_by_others_who_are_seen(start,
     with M3Index.open(tmp_path / "index") as index:
         index.add([Document("two", "fox fox")])
     assert {hit["id"] for hit in service.post("/v1/search", {"query": "fox"}).json()["hits"]} == {"one", "two"}
+
+
+def test_an_index_of_a_chroma_server_is_served_without_a_cache_and_follows_its_other_clients(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "another machine"))
+    with Server(tmp_path / "server") as server:
+        where = f"chroma://127.0.0.1:{server.port}/notes"
+        with M3Index.open(where, model="hashing") as index:
+            index.add([Document("fox", "the red fox"), Document("whale", "a blue whale")])
+            running = start("--path", where, "--refresh", "0.2", HOME=str(tmp_path / "this machine"))
+            index.add([Document("owl", "a grey owl")])
+            index.delete(["fox"])
+            ends = time.monotonic() + 30
+            found = {}
+            while found.keys() != {"owl", "whale"} and time.monotonic() < ends:
+                answer = running.post("/v1/search", {"query": "grey owl", "mode": "dense"}).json()
+                found = {hit["id"]: hit["scores"] for hit in answer["hits"]}
+            assert found == {hit.document.id: dict(hit.scores) for hit in index.search("grey owl", mode="dense")}
+        assert running.end() == 0
 
 
 def test_every_mode_of_the_library_is_served(service):

@@ -35,6 +35,9 @@ def serve(
     batch_wait_ms: Annotated[float, typer.Option(help="Milliseconds that a shared pass waits for more requests.")] = 2.0,
     queue: Annotated[int, typer.Option(help="Requests waiting or being answered; the next is refused (429).")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may wait for its turn.")] = 30.0,
+    refresh: Annotated[
+        float, typer.Option(help="Seconds between looks at what other clients of a Chroma server have changed; 0: none.")
+    ] = 60.0,
     max_texts: Annotated[int, typer.Option(help="Texts of one request.")] = 256,
     max_characters: Annotated[int, typer.Option(help="Characters of one request.")] = 200_000,
 ) -> None:
@@ -45,11 +48,17 @@ def serve(
 
     if path is not None:
         existing(path, collection)
-    limits: dict[str, Any] = {"max_texts": max_texts, "max_characters": max_characters, "queue": queue, "timeout": timeout}
+    limits: dict[str, Any] = {
+        "max_texts": max_texts,
+        "max_characters": max_characters,
+        "queue": queue,
+        "timeout": timeout,
+        "refresh": refresh,
+    }
     waiting: dict[str, Any] = {"batching": batching, "max_batch": max_batch, "batch_wait": batch_wait_ms / 1000}
     serve_until_signalled(
         Source(path, model, model_precision, backend, collection, profile, read_only),
-        Settings(**limits, **waiting),
+        Settings(**limits, **waiting, refresh=refresh),
         host=host,
         port=port,
         allow_remote=allow_remote,

@@ -26,6 +26,7 @@ from m3retriever.serving.opening import Served
 from m3retriever.serving.pieces import Pieces
 from m3retriever.serving.refusals import Refused, client_gone, too_large
 from m3retriever.serving.settings import Settings
+from m3retriever.types import Adopts, M3Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Service:
         self._load, self._on_failure = load, on_failure
         self._served: Served | None = None
         self._ending = False
+        self._closing = threading.Event()
         self._batcher: Batcher | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="m3retriever-answer")
         self._under_way = 0  # changed in the event loop only
@@ -85,7 +87,23 @@ class Service:
             on_turn=self.numbers.turned,
         )
         self._served = served
+        if self.settings.refresh and served.index is not None and isinstance(served.index.store, Adopts):
+            threading.Thread(target=self._follow, args=[served.index.store], name="m3retriever-refresh", daemon=True).start()
         logger.info("ready: %s; requests %s passes", served.encoder.name, "do not share" if group is None else "share")
+
+    def _follow(self, store: Adopts) -> None:
+        """Learn from time to time what other clients have changed; the encoder is asked as by any request."""
+        while not self._closing.wait(self.settings.refresh):
+            try:
+                store.adopt(self._encoded)
+            except Exception as error:  # noqa: BLE001  # the server is away, or this service ends: the next look will tell
+                logger.warning("what other clients have changed could not be learnt: %s", type(error).__name__)
+
+    def _encoded(self, texts: Sequence[str]) -> M3Vectors:
+        if self._batcher is None:
+            raise RuntimeError("the model is not loaded")
+        [made] = self._batcher.ask([Call("document", tuple(texts))]).result()
+        return made.vectors
 
     def end(self) -> None:
         """From now on /readyz says no; what comes is answered still."""
@@ -94,6 +112,7 @@ class Service:
     def close(self) -> None:
         """When nobody asks any more: end the threads, close the index."""
         self._ending = True
+        self._closing.set()
         if self._batcher is not None:
             self._batcher.close()
         self._threads.shutdown()

@@ -26,6 +26,7 @@ class Settings:
     batch_wait : seconds that a pass waits for others to share it, where passes are shared
     queue : requests waiting or being answered; the next is refused
     timeout : seconds that a request may wait for its turn, its body may take to arrive, and a client not to read its answer
+    refresh : seconds between two looks at what other clients of a Chroma server have changed; 0 looks at the start only
     max_texts, max_characters : of one request; BGE-M3 sends back about a kilobyte for each character
     """
 
@@ -34,6 +35,7 @@ class Settings:
     batch_wait: float = 0.002
     queue: int = 256
     timeout: float = 30.0
+    refresh: float = 60.0
     max_texts: int = 256
     max_characters: int = 200_000
 
@@ -45,8 +47,9 @@ class Settings:
                 raise InvalidArgumentError(f"{name} must be >= 1; got {getattr(self, name)}")
         if not (math.isfinite(self.timeout) and self.timeout > 0):
             raise InvalidArgumentError(f"timeout must be a number of seconds above 0; got {self.timeout}")
-        if not (math.isfinite(self.batch_wait) and self.batch_wait >= 0):
-            raise InvalidArgumentError(f"batch_wait must be a number of seconds, 0 or more; got {self.batch_wait}")
+        for name in ("batch_wait", "refresh"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise InvalidArgumentError(f"{name} must be a number of seconds, 0 or more; got {getattr(self, name)}")
 
     @property
     def max_bytes(self) -> int:

@@ -196,11 +196,13 @@ def _untouched(connection: Connection, position: int | None, ids: Sequence[str])
     return connection.tables.untouched_since(position, ids) or set()
 
 
-def adopt(connection: Connection, payload: Payload, ids: Sequence[str], vectors: M3Vectors, *, ours: bool) -> None:
+def adopt(
+    connection: Connection, payload: Payload, ids: Sequence[str], vectors: M3Vectors, *, ours: bool, correct: bool = True
+) -> None:
     """Give vectors to documents that Chroma holds already; their texts and metadata stay as they are.
 
-    Dense vectors in Chroma are corrected only in an index of ours; in someone else's collection they are
-    another model's, and an EncoderMismatchError says so before anything is changed.
+    Dense vectors in Chroma are corrected only in an index of ours, and where that is allowed (`correct`); in someone
+    else's collection they are another model's, and an EncoderMismatchError says so before anything is changed.
     """
     got = connection.get(ids=list(ids), include=["documents", "metadatas"])
     place = {id: row for row, id in enumerate(got["ids"])}
@@ -217,9 +219,9 @@ def adopt(connection: Connection, payload: Payload, ids: Sequence[str], vectors:
         )
     held = {document.id: document for document in _as_documents(got)}
     staged = payload.stage([held[id] for id in ids], vectors)
-    if other:
+    if other and correct:
         connection.update(ids=[ids[row] for row in other], embeddings=vectors.dense[other])
-    if lost:
+    if lost and correct:
         connection.upsert(ids=[ids[row] for row in lost], embeddings=vectors.dense[lost])
     payload.publish(staged)
 

@@ -67,8 +67,8 @@ class ChromaStore:
         Folder of the payload; default: inside `path`, or for a server in the user's cache, where it
         can always be rebuilt from the texts.
     read_only
-        Change no document: every write is refused, and what another client added is not encoded. (Chroma
-        itself still keeps its own books in its files.)
+        Change no document: every write is refused, and what another client added to a folder is not encoded. (Chroma
+        itself still keeps its own books in its files, and a server's payload, which is a cache, follows the server.)
     dense
         How dense candidates are found: "exact" by a scan, "hnsw" by Chroma's index wherever it can answer, "auto" by
         whichever is quick and misses nothing that counts (`stores.dense`).
@@ -109,9 +109,10 @@ class ChromaStore:
         folder, temporary = self._connection.payload_folder(payload)
         self._lock = WriterLock(folder.parent)
         try:
-            if read_only and not folder.is_dir():
+            frozen = read_only and not self._connection.remote
+            if frozen and not folder.is_dir():
                 raise StoreError(f"{folder.parent} holds no vectors yet: open the index once without read_only")
-            self._payload: Payload = open_payload(folder, upgrading=None if read_only else self._lock.for_a_moment())
+            self._payload: Payload = open_payload(folder, upgrading=None if frozen else self._lock.for_a_moment())
         except BaseException:
             self._connection.close()
             raise
@@ -238,10 +239,10 @@ class ChromaStore:
         """
         self._check_open()
         self._writes.reconcile()
-        if not self.missing() or self._read_only:
+        if self._writes.frozen or not self.missing():
             return 0
         try:
-            with self.writing():  # nobody changes the documents while they are encoded
+            with self._writes.right_for_a_moment(to_follow=True):  # nobody changes the documents while they are encoded
                 ids, ours = self.missing(), self.settings()["dim"] is not None
                 if ids:
                     logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
@@ -249,7 +250,6 @@ class ChromaStore:
                     self._adopt(ids[start : start + ADOPTED_AT_ONCE], encode, ours=ours)
         except StoreLockedError:
             return 0
-        self.stop_writing()  # who opens an index to read it must not keep others from writing
         return len(ids)
 
     def verify(self, *, on_step: Callable[[int], object] | None = None) -> Verdict:
@@ -286,7 +286,7 @@ class ChromaStore:
         held = agreement.documents(self._connection, ids)
         ids = [id for id in ids if id in held]
         vectors = encode([held[id].text for id in ids])
-        agreement.adopt(self._connection, self._payload, ids, vectors, ours=ours)
+        agreement.adopt(self._connection, self._payload, ids, vectors, ours=ours, correct=not self._read_only)
         with self._payload.read() as snapshot:
             self._keep_settings(snapshot)
         self._writes.was_refilled()

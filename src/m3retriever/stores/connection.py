@@ -151,7 +151,7 @@ class Connection:
     def note(self, **settings: str) -> None:
         """Keep the model of a server's index with its collection, for clients that have no payload of it yet."""
         fitting = {name: value for name, value in settings.items() if len(value.encode()) <= NOTED_BYTES}
-        if self.remote and any(self.noted()[name] != value for name, value in fitting.items()):
+        if self.remote and self._create and any(self.noted()[name] != value for name, value in fitting.items()):
             kept = {**(self.collection.metadata or {}), **{NOTED + name: value for name, value in fitting.items()}}
             self._call("modify", {"metadata": kept})
 

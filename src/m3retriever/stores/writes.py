@@ -35,21 +35,24 @@ class Writes:
     Attributes
     ----------
     hnsw_revision : the payload's revision up to which the engine's vector index is fresh
+    frozen : whether even the payload stays as it is; read only, a server's follows the server still, for it is a cache
     """
 
     def __init__(self, connection: Connection, payload: Payload, lock: WriterLock, *, read_only: bool) -> None:
         self._connection, self._payload, self._lock, self._read_only = connection, payload, lock, read_only
         self._position: int | None = None  # of Chroma's last change, while we write and all of them are ours
         self._held = threading.local()
+        self.frozen = read_only and not connection.remote
         self.hnsw_revision = self._revision()
 
     @contextmanager
-    def right(self) -> Iterator[None]:
+    def right(self, *, to_follow: bool = False) -> Iterator[None]:
         """Hold the right to write: no other process and no other thread changes the index meanwhile.
 
-        It stays with this process afterwards; StoreLockedError names the process that has it.
+        It stays with this process afterwards; StoreLockedError names the process that has it. `to_follow` changes the
+        payload alone, which a server's may where documents may not be changed.
         """
-        if self._read_only:
+        if self._read_only and not (to_follow and not self.frozen):
             raise StoreError("this index was opened to be read only: open it without read_only to change it")
         with self._payload.lock:
             self._lock.acquire()
@@ -69,11 +72,11 @@ class Writes:
                 self._held.here = outer
 
     @contextmanager
-    def right_for_a_moment(self) -> Iterator[None]:
+    def right_for_a_moment(self, *, to_follow: bool = False) -> Iterator[None]:
         """`right`, given back at the end where this process did not have it before."""
         mine = self._lock.held
         try:
-            with self.right():
+            with self.right(to_follow=to_follow):
                 yield
         finally:
             if not mine:
@@ -109,7 +112,7 @@ class Writes:
 
     def reconcile(self) -> None:
         """After a crash or another client's changes, bring the payload in step with Chroma, if that is ours to do."""
-        if self._read_only or not agreement.disagree(self._connection, self._payload):
+        if self.frozen or not agreement.disagree(self._connection, self._payload):
             return
         with self._payload.lock:  # not in the middle of another thread's write
             mine = self._lock.held
