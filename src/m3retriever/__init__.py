@@ -43,9 +43,11 @@ _HOME = {
     "watched": ["WatchedProfile"],
     "encoders": ["load_encoder"],
     "encoders.bge_m3": ["BGEM3Encoder"],
+    "encoders.devices": ["DevicesEncoder"],
     "encoders.hashing": ["HashingEncoder"],
     "encoders.mini": ["MiniEncoder"],
     "encoders.pooled": ["PooledEncoder"],
+    "encoders.ray_data": ["RayEncoder"],
     "encoders.remote": ["RemoteEncoder"],
     "encoders.vllm": ["VLLMEncoder"],
     "stores.chroma": ["ChromaStore"],
@@ -61,9 +63,11 @@ if TYPE_CHECKING:
     from m3retriever.cleaning import clean as clean
     from m3retriever.encoders import load_encoder as load_encoder
     from m3retriever.encoders.bge_m3 import BGEM3Encoder as BGEM3Encoder
+    from m3retriever.encoders.devices import DevicesEncoder as DevicesEncoder
     from m3retriever.encoders.hashing import HashingEncoder as HashingEncoder
     from m3retriever.encoders.mini import MiniEncoder as MiniEncoder
     from m3retriever.encoders.pooled import PooledEncoder as PooledEncoder
+    from m3retriever.encoders.ray_data import RayEncoder as RayEncoder
     from m3retriever.encoders.remote import RemoteEncoder as RemoteEncoder
     from m3retriever.encoders.vllm import VLLMEncoder as VLLMEncoder
     from m3retriever.errors import DamagedIndexError as DamagedIndexError

@@ -75,7 +75,7 @@ class DeviceMemoryError(M3RetrieverError, MemoryError):
 
 
 class ServiceError(M3RetrieverError, OSError):
-    """A service over HTTP cannot be reached, refuses, or answers with something else than vectors.
+    """What encodes elsewhere, a service over HTTP or Ray's workers, cannot be reached, refuses, or gives no vectors.
 
     `status` is the HTTP status of its last answer, where there was one that said no.
     """
