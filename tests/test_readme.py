@@ -53,7 +53,20 @@ def test_the_commands_of_the_inspector_are_taken(tmp_path):
         assert arguments[:4] == ["m3retriever", "inspect", "--path", "./index"]
         program = str(Path(sys.executable).with_name(arguments[0]))
         done = subprocess.run([program, *arguments[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-        assert (done.returncode, done.stderr.split(";")[0]) == (1, "error: no index in index"), "every option is known"
+        assert (done.returncode, done.stderr.split(";")[0]) == (1, "error: no index in ./index"), "every option is known"
+
+
+def test_the_commands_for_more_than_one_machine_are_taken():
+    from typer.main import get_command
+
+    from m3retriever.cli import app
+
+    block = README.split("## When one machine is not enough")[1].split("```bash\n")[1].split("```")[0]
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [line[1] for line in lines] == ["serve", "index", "copy", "search", "index"]
+    for _, name, *arguments in lines:
+        command = get_command(app).get_command(None, name)
+        command.make_context(name, arguments)  # raises for what it does not know
 
 
 def shape(text):
