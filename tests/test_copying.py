@@ -112,8 +112,9 @@ def test_scores_that_differ_are_told(folder, tmp_path):
 def test_what_cannot_be_copied_is_refused_in_words(folder, tmp_path):
     with pytest.raises(StoreError, match="there is no index in .* to be copied"):
         copy(tmp_path / "nothing", tmp_path / "target")
-    with pytest.raises(InvalidArgumentError, match="two places"):
-        copy(folder, folder)
+    for other in (folder, f"{folder}/", folder / ".." / folder.name):
+        with pytest.raises(InvalidArgumentError, match="two places"):
+            copy(folder, other)
     assert not (tmp_path / "target").exists()
     with closing(ChromaStore(tmp_path / "other")) as other:
         other.bind("another", 8)
@@ -130,6 +131,24 @@ def test_documents_without_vectors_are_not_left_out_in_silence(folder, tmp_path)
     client.close()
     with pytest.raises(StoreError, match="1 documents in .* have no vectors yet"):
         copy(folder, tmp_path / "target")
+
+
+def test_the_collection_of_the_target_is_that_of_the_source_unless_another_is_named(folder, tmp_path):
+    with M3Index.open(tmp_path / "notes", model="hashing", collection="notes") as index:
+        index.add(DOCUMENTS[:3])
+    command = [
+        sys.executable,
+        "-c",
+        "import m3retriever.cli; m3retriever.cli.main()",
+        "copy",
+        "--from",
+        str(tmp_path / "notes"),
+    ]
+    command += ["--collection", "notes", "--json"]
+    for named, expected in ([], "notes"), (["--to-collection", "others"], "others"):
+        target = tmp_path / expected / "target"
+        subprocess.run([*command, "--to", str(target), *named], capture_output=True, timeout=120, check=True)
+        assert place_of(str(target), expected).exists()
 
 
 def test_the_command_says_what_it_did(folder, tmp_path):

@@ -26,6 +26,7 @@ from m3retriever import (
     InvalidVectorsError,
     M3Index,
     MemoryStore,
+    ServiceError,
     TruncationWarning,
 )
 from m3retriever.encoders import load_encoder
@@ -572,6 +573,23 @@ def test_numbers_and_models_without_a_meaning_are_refused_before_ray_is_started(
     check_encoder(encoder)
     assert list(encoder.encode_stream([])) == []
     encoder.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "said"),
+    [
+        ("127.0.0.1:1", ServiceError, "no Ray cluster at '127.0.0.1:1'"),
+        ("ray://127.0.0.1:1", InvalidArgumentError, "address must be host:port or auto"),
+    ],
+)
+def test_an_address_where_no_cluster_can_be_is_refused_at_once(address, error, said):
+    pytest.importorskip("ray")
+    from m3retriever.encoders.ray_data import RayEncoder
+
+    index = M3Index(RayEncoder("hashing", address=address), MemoryStore())
+    with pytest.raises(error, match=said):
+        index.add(documents(5))
+    assert len(index) == 0
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path):

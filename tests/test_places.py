@@ -52,6 +52,8 @@ def test_a_path_or_an_address_says_engine_collection_and_folder(given, collectio
         ("chroma://db/notes?key=1", None, "is such as chroma://host:8000/collection"),
         ("chroma://db/notes", "others", "got 'others' as well: give one of them"),
         ("chroma://db/x", None, "a collection name has 3 to 512 characters"),
+        ("chroma:127.0.0.1:8000/notes", None, "an address is a str such as"),
+        (Path("qdrant://db/notes"), None, "an address is a str such as"),
         ("", None, "path must name a folder"),
     ],
 )
@@ -66,12 +68,18 @@ def test_a_password_in_an_address_is_refused_and_not_repeated():
     assert "hunter2" not in str(refused.value)
 
 
+def test_databases_have_folders_of_their_own(monkeypatch):
+    one = place_of("chroma+https://api.trychroma.com/notes").folder
+    monkeypatch.setenv("CHROMA_DATABASE", "other")
+    assert place_of("chroma+https://api.trychroma.com/notes").folder != one
+
+
 def test_a_folder_whose_name_looks_like_an_address_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "qdrant:").mkdir()
     (tmp_path / "qdrant:" / "db").mkdir()
     assert place_of("qdrant://db").is_folder
-    assert place_of(Path("chroma://db")).is_folder
+    assert place_of(Path("qdrant:/db")).is_folder
 
 
 def run(*arguments):

@@ -14,12 +14,14 @@ from m3retriever import (
     Document,
     EncoderMismatchError,
     HashingEncoder,
+    InvalidArgumentError,
     InvalidDocumentError,
     M3Index,
     MemoryStore,
     StoreError,
 )
-from m3retriever.stores.chroma_server import CLOUD, is_cloud, served_collections
+from m3retriever.stores import agreement
+from m3retriever.stores.chroma_server import CLOUD, client_of, close_client, is_cloud, is_served
 from m3retriever.testing import check_store
 
 ENCODER = HashingEncoder()
@@ -97,6 +99,64 @@ def test_a_client_that_has_no_cache_yet_is_told_the_model_and_refused_another(se
         assert len(index) == len(TEXTS)
 
 
+def test_beyond_what_is_compared_the_writers_stamp_tells_what_is_new(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "COMPARED_AT_OPEN", 10)  # as if it were a large collection
+    with (
+        closing(client_on(tmp_path / "a", server.port, "large-one")) as first,
+        closing(client_on(tmp_path / "b", server.port, "large-one")) as second,
+    ):
+        first.add(documents())
+        assert second.refresh() == len(TEXTS)
+        second.delete(["d3"])
+        second.add([Document("d50", "w3 w5 of the second")])  # as many as before
+        assert first.refresh() == 1
+        assert answers(first) == answers(second)
+        second.add([Document("d7", "another text of seven")])
+        assert first.refresh() == 0, "whether a text was replaced is not looked for among so many"
+        [hit] = first.search("w0 w7 of document 7", 1)
+        assert hit.document.text == "another text of seven"
+        assert first.refresh() == 1, "it was seen"
+        assert answers(first) == answers(second)
+
+
+def test_where_nothing_is_new_refreshing_is_a_count(server, tmp_path, monkeypatch):
+    with closing(client_on(tmp_path / "a", server.port, "quiet")) as index:
+        index.add(documents())
+        index.refresh()
+        monkeypatch.setattr(index.store._connection, "get", lambda **_: pytest.fail("no document is asked for"))
+        assert index.refresh() == 0
+
+
+def test_a_collection_that_was_made_anew_is_followed(server, tmp_path):
+    with closing(client_on(tmp_path / "a", server.port, "anew")) as index:
+        index.add(documents())
+        client = client_of("127.0.0.1", server.port)
+        client.delete_collection("anew")
+        with pytest.raises(StoreError, match=r"was deleted at the server: refresh\(\) or open it again"):
+            index.search("w3")
+        with closing(client_on(tmp_path / "b", server.port, "anew")) as other:
+            other.add(documents({"d1": "w3 anew"}))
+            assert index.refresh() == 1
+            assert answers(index) == answers(other)
+        close_client(client)
+
+
+def test_headers_do_not_travel_in_the_clear(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="would go to db.example.com in the clear") as refused:
+        ChromaStore(host="db.example.com", headers={"Authorization": "Bearer the-secret"}, payload=tmp_path)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_environments_key_is_sent_to_this_machine(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHROMA_API_KEY", "the-secret")
+    with (
+        closing(QuotaProxy(server.port, cloud=False, header=("x-chroma-token", "the-secret"))) as guarded,
+        M3Index.open(f"chroma://127.0.0.1:{guarded.port}/keyed", model="hashing") as index,
+    ):
+        index.add(documents())
+        assert len(index) == len(TEXTS)
+
+
 def test_a_reader_without_a_cache_makes_one_and_changes_nothing_at_the_server(server, tmp_path):
     with closing(client_on(tmp_path / "a", server.port, "reader")) as writer:
         writer.add(documents())
@@ -159,10 +219,10 @@ def test_a_server_that_is_down_is_told_in_words_and_the_same_index_goes_on_when_
 
 
 def test_a_collection_is_looked_for_without_being_made(server):
-    assert "not-there" not in served_collections("127.0.0.1", server.port)
+    assert not is_served("not-there", "127.0.0.1", server.port)
     with pytest.raises(StoreError, match="there is no index in"):
         M3Index.open(f"chroma://127.0.0.1:{server.port}/not-there", model="hashing", read_only=True)
-    assert "not-there" not in served_collections("127.0.0.1", server.port)
+    assert not is_served("not-there", "127.0.0.1", server.port)
 
 
 # -- Chroma Cloud's limits, held to by a proxy --------------------------------------------------------

@@ -74,7 +74,7 @@ def copy(
     """
     check_k(sample, "sample")
     source, target = place_of(source), place_of(target)
-    if source == target:
+    if source.same_as == target.same_as:
         raise InvalidArgumentError(f"copy takes two places; got {source.given} twice")
     if not source.exists():
         raise StoreError(f"there is no index in {source.given} to be copied")

@@ -26,6 +26,9 @@ EXTRAS = {
     "langchain": "langchain-core",
     "llama-index": "llama-index-core",
     "inspector": "streamlit",
+    "serve": "fastapi",
+    "qdrant": "qdrant-client",
+    "ray": "ray",
 }
 BGE_M3_BYTES = 2.3e9  # of its weights in fp32, on disk and in memory
 HUB_FILE = "colbert_linear.pt"  # that it is in the hub's cache shows that the heads have come with the model

@@ -23,9 +23,11 @@ def copy(
     from m3retriever import copying
     from m3retriever.stores.places import place_of
 
-    here = place_of(source, collection)
+    here, there = place_of(source, collection), place_of(target, to_collection)
+    if there.collection is None:
+        there = place_of(target, here.collection)
     with progress("copying") as advance:
-        done = copying.copy(here, place_of(target, to_collection), sample=sample, on_step=advance)
+        done = copying.copy(here, there, sample=sample, on_step=advance)
     words = f"{done.copied} copied, {done.unchanged} there already"
     if done.others:
         words += f", {done.others} others at {target} were left as they are"

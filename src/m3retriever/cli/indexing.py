@@ -88,7 +88,7 @@ def index(
     with open_index(path, **how_opened, create=True) as opened, progress("indexing") as advance:
         if profile is not None:
             keep_profile(opened.profile, path, collection)
-        opened.store.remember()  # type: ignore[attr-defined]  # a ChromaStore; a run stopped before its first document goes on too
+        opened.store.remember()  # type: ignore[attr-defined]  # a KeptStore; a run stopped before its first document goes on too
         if not split and parents_of(opened):
             say("warning: this index holds passages; without --split, passages of documents that are indexed again stay")
         total = Added()

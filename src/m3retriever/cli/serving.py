@@ -58,7 +58,7 @@ def serve(
     waiting: dict[str, Any] = {"batching": batching, "max_batch": max_batch, "batch_wait": batch_wait_ms / 1000}
     serve_until_signalled(
         Source(path, model, model_precision, backend, collection, profile, read_only),
-        Settings(**limits, **waiting, refresh=refresh),
+        Settings(**limits, **waiting),
         host=host,
         port=port,
         allow_remote=allow_remote,

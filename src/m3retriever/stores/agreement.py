@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 COMPARED_AT_OPEN = 20_000  # documents up to which every id and text is compared at open: a quarter of a second
 UNDER_WAY = 0.5  # seconds that a server may go on with what a client had sent that has died since: a tenth was seen
+STAMP = "stamp"  # what the server said when it was last followed; see `Connection.stamp`
 PAGE = 5_000  # ids a call; Chroma takes at most 5461
 
 
@@ -34,6 +35,8 @@ def disagree(connection: Connection, payload: Payload) -> bool:
         return True
     with payload.read() as snapshot:
         if snapshot.meta("collection") != str(connection.collection.id):
+            return True
+        if connection.remote and connection.stamp() != snapshot.meta(STAMP):
             return True
         count = connection.count()
         if len(snapshot) > COMPARED_AT_OPEN or count > COMPARED_AT_OPEN:
@@ -104,13 +107,13 @@ class Differences:
 def differences(connection: Connection, payload: Payload) -> Differences:
     """What other clients changed, or a failing disk.
 
-    In a collection of more than COMPARED_AT_OPEN documents, only where the numbers differ, and only ids
-    that have no vectors at all. Records without a text cannot be encoded and are left alone.
+    In a collection of more than COMPARED_AT_OPEN documents, only where the numbers differ, or another of our writers has
+    been at the server, and only ids that have no vectors at all. Records without a text cannot be encoded and are left alone.
     """
     with payload.read() as snapshot:
         count, found = connection.count(), Differences()
         if count > COMPARED_AT_OPEN:
-            if len(snapshot) != count:
+            if len(snapshot) != count or (connection.remote and connection.stamp() != snapshot.meta(STAMP)):
                 for page in _pages(connection):
                     rows = snapshot.rows_of(page)
                     texts = _texts(connection, [id for id in page if id not in rows])

@@ -102,6 +102,8 @@ class ChromaStore:
         self.source: str | None = None  # how to load the model again; kept with the first document
         self._model: tuple[str, int] | None = None
         self._pid = os.getpid()
+        self._followed = False  # whether what other clients of a server had changed was learnt once
+        self._changed = set[str]()  # ids that were seen to have another text than their vectors are of
         server = {"ssl": ssl, "headers": headers, "tenant": tenant, "database": database}
         self._connection = Connection(
             collection, path=path, client=client, host=host, port=port, create=not read_only, limits=limits, **server
@@ -149,7 +151,9 @@ class ChromaStore:
         with self._reading() as snapshot:
             _known(snapshot, ids)
             held = agreement.documents(self._connection, ids)
-            agreement.compare(list(held.values()), snapshot, self._connection).refuse_damage(self._payload)
+            found = agreement.compare(list(held.values()), snapshot, self._connection)
+        found.refuse_damage(self._payload)
+        self._note_changed(found.texts)
         if missing := [id for id in ids if id not in held]:
             raise UnknownDocumentError(missing, asked=len(ids))
         return [held[id] for id in ids]
@@ -173,7 +177,9 @@ class ChromaStore:
         self._check_open()
         found = agreement.differences(self._connection, self._payload)
         found.refuse_damage(self._payload)
-        return found.texts
+        held = agreement.documents(self._connection, sorted(self._changed - set(found.texts)))
+        with self._payload.read() as snapshot:
+            return found.texts + agreement.compare(list(held.values()), snapshot, self._connection).texts
 
     def settings(self) -> dict[str, str | None]:
         """The model's name, how to load it, and the dimension; None until a document is added."""
@@ -238,19 +244,39 @@ class ChromaStore:
         EncoderMismatchError where the collection is not ours and holds another model's vectors.
         """
         self._check_open()
-        self._writes.reconcile()
-        if self._writes.frozen or not self.missing():
+        stamp = self._connection.stamp()
+        if self._writes.frozen or self._is_followed(stamp):
             return 0
+        self._writes.reconcile()
+        ids: list[str] = []
         try:
-            with self._writes.right_for_a_moment(to_follow=True):  # nobody changes the documents while they are encoded
-                ids, ours = self.missing(), self.settings()["dim"] is not None
-                if ids:
+            if self.missing():
+                with self._writes.right_for_a_moment(to_follow=True):  # nobody changes the documents while they are encoded
+                    ids, ours = self.missing(), self.settings()["dim"] is not None
                     logger.warning("%d documents in Chroma have no vectors in every mode yet: encoding them", len(ids))
-                for start in range(0, len(ids), ADOPTED_AT_ONCE):
-                    self._adopt(ids[start : start + ADOPTED_AT_ONCE], encode, ours=ours)
+                    for start in range(0, len(ids), ADOPTED_AT_ONCE):
+                        self._adopt(ids[start : start + ADOPTED_AT_ONCE], encode, ours=ours)
         except StoreLockedError:
             return 0
+        self._changed.difference_update(ids)
+        self._followed = True
+        if stamp is not None:
+            self._payload.set_meta(**{agreement.STAMP: stamp})
         return len(ids)
+
+    def _is_followed(self, stamp: str | None) -> bool:
+        """Whether a server has nothing new, as far as its stamp and its count tell; in a folder all is looked at each time."""
+        if stamp is None or not self._followed or self._changed:
+            return False
+        with self._payload.read() as snapshot:
+            return stamp == snapshot.meta(agreement.STAMP) and len(snapshot) == self._connection.count()
+
+    def _note_changed(self, ids: Sequence[str]) -> None:
+        """Remember documents whose text another client has changed, so that `adopt` encodes them however many there are."""
+        if self._connection.remote and (new := set(ids) - self._changed):
+            self._changed |= new
+            words = "%d documents were changed by another client: their scores are of the earlier texts until refresh()"
+            logger.warning(words, len(new))
 
     def verify(self, *, on_step: Callable[[int], object] | None = None) -> Verdict:
         """Read all of the index, and say what is not as it was written (`stores.verify`).

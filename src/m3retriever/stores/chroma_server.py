@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from m3retriever.errors import InvalidDocumentError, StoreError, shown
+from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, StoreError, shown
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CLOUD_HOST = "trychroma.com"  # Chroma Cloud is at api.trychroma.com
 API_KEY, TENANT, DATABASE = "CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE"  # in the environment, as Chroma names them
-NAMES_AT_ONCE = 300  # collections listed a call
+TOKEN_HEADER = "x-chroma-token"
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def client_of(
 ) -> ClientAPI:
     """A client of a server; of Chroma Cloud with the key, the tenant and the database of the environment.
 
-    StoreError where the server does not answer. Keys and headers are in no message.
+    Another server is sent the key as well (`x-chroma-token`), over TLS or to this machine. StoreError where the server does
+    not answer, InvalidArgumentError for headers that would go over the network in the clear. Neither is in a message.
     """
     import chromadb
     from chromadb.config import Settings
@@ -112,22 +114,41 @@ def client_of(
         if is_cloud(host):
             return chromadb.CloudClient(tenant, database, settings=settings, cloud_host=host, cloud_port=port)
         named = {key: value for key, value in {"tenant": tenant, "database": database}.items() if value is not None}
-        return chromadb.HttpClient(host=host, port=port, ssl=ssl, headers=dict(headers or {}), settings=settings, **named)
+        sent = _headers(host, headers or {}, secret=ssl)
+        address = f"[{host}]" if ":" in host and not host.startswith(("[", "http")) else host
+        return chromadb.HttpClient(host=address, port=port, ssl=ssl, headers=sent, settings=settings, **named)
+    except InvalidArgumentError:
+        raise
     except Exception as error:
-        raise StoreError(f"cannot open the Chroma server at {host}:{port}: {error}") from error
+        why = str(error).strip() or "it answers with no reason, which a proxy does that asks for a key"
+        raise StoreError(f"cannot open the Chroma server at {host}:{port}: {type(error).__name__}: {why}") from error
 
 
-def served_collections(host: str, port: int, **settings: Any) -> list[str]:
-    """Names of a server's collections. StoreError where it does not answer."""
-    client, names = client_of(host, port, **settings), list[str]()
+def _headers(host: str, given: Mapping[str, str], *, secret: bool) -> dict[str, str]:
+    """The headers to send, the environment's key among them where nobody can read it on the way."""
+    private = secret or host.strip("[]") in THIS_MACHINE
+    if given and not private:
+        raise InvalidArgumentError(
+            f"headers would go to {host} in the clear: use ssl=True, forward the port (ssh -L), or give a client of your own"
+        )
+    key = os.environ.get(API_KEY)
+    return {**({TOKEN_HEADER: key} if key and private else {}), **given}
+
+
+def is_served(name: str, host: str, port: int, **settings: Any) -> bool:
+    """Whether a server has a collection of this name. StoreError where it does not answer."""
+    client = client_of(host, port, **settings)
     try:
-        while page := client.list_collections(limit=NAMES_AT_ONCE, offset=len(names)):
-            names += [collection.name for collection in page]
+        client.get_collection(name, embedding_function=None)
     except Exception as error:
-        raise StoreError(f"cannot list the collections of the Chroma server at {host}:{port}: {error}") from error
+        if type(error).__name__ == "NotFoundError":
+            return False
+        raise StoreError(
+            f"cannot ask the Chroma server at {host}:{port} for {name!r}: {type(error).__name__}: {error}"
+        ) from error
     finally:
         close_client(client)
-    return names
+    return True
 
 
 def close_client(client: ClientAPI) -> None:

@@ -143,6 +143,26 @@ class Connection:
         for part in _parts(arguments, self.limits.records):
             self._call("update", part)
 
+    def stamp(self) -> str | None:
+        """What the last of our writers left at the server, whoever it was; None for a folder, and before any write.
+
+        A collection that was deleted and made anew takes the old one's place here.
+        """
+        if not self.remote:
+            return None
+        try:
+            found = self._client.get_collection(self._name, embedding_function=None)
+        except Exception as error:
+            raise StoreError(f"Chroma failed to find {self._name!r}: {type(error).__name__}: {error}") from error
+        found.__class__ = _inert(type(found))
+        self.collection = found
+        held = (found.metadata or {}).get(NOTED + "stamp")
+        return None if held is None else str(held)
+
+    def leave_stamp(self, stamp: str) -> None:
+        """Leave another at the server: whoever compares it with the one before learns that something was written."""
+        self._call("modify", {"metadata": {**(self.collection.metadata or {}), NOTED + "stamp": stamp}})
+
     def noted(self) -> dict[str, str | None]:
         """What `note` kept; None for what it did not."""
         held = self.collection.metadata or {}
@@ -211,6 +231,10 @@ class Connection:
                 raise InvalidFilterError(f"Chroma does not take this regular expression: {error}") from error
             if type(error).__name__ in (CORE_ERROR, PANIC):
                 self._failed = engine
+            if self.remote and type(error).__name__ == "NotFoundError":
+                raise StoreError(
+                    f"the collection {self._name!r} was deleted at the server: refresh() or open it again"
+                ) from error
             full = when_full(self._folder) if self._folder is not None else ""
             raise StoreError(f"Chroma failed to {method}: {type(error).__name__}: {error}{full}") from error
 

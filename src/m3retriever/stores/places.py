@@ -5,8 +5,9 @@
     qdrant://host:6333/collection        a Qdrant server; qdrant+https:// with TLS
     qdrant:./folder                      Qdrant's local mode, for trying it: every vector is in memory
 
-Keys come from the environment (CHROMA_API_KEY, QDRANT_API_KEY), never from an address. What belongs to an
-index of a server and is kept in files, such as its profile, lies in a folder of the user's: `Place.folder`.
+Keys come from the environment (CHROMA_API_KEY, QDRANT_API_KEY), never from an address, and go over TLS or to this
+machine only. What belongs to an index of a server and is kept in files, such as its profile, lies in a folder of
+the user's, one for each address and, of Chroma, for each database that the environment names: `Place.folder`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,16 @@ class Place:
         if self.local is not None:
             return self.local
         home = os.environ.get(HOME) or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "m3retriever"
-        return Path(home).expanduser() / self.engine / f"{self._host}_{self._port}" / collection_name(self.collection)
+        database = os.environ.get("CHROMA_DATABASE") if self.engine == "chroma" else None
+        server = "_".join(part for part in (self._host, str(self._port), database) if part)
+        return Path(home).expanduser() / self.engine / server.replace("/", "_") / collection_name(self.collection)
+
+    @property
+    def same_as(self) -> tuple[object, ...]:
+        """Equal for two ways to name one index, as far as the names tell."""
+        host = "127.0.0.1" if self._host in ("localhost", "::1") else self._host
+        where = (host, self._port) if self.local is None else self.local.resolve()
+        return self.engine, where, collection_name(self.collection)
 
     @property
     def name(self) -> str:
@@ -73,9 +83,9 @@ class Place:
         if self.is_folder:
             return collection_name(self.collection) in collections_in(self.local or "")
         if self.engine == "chroma":
-            from m3retriever.stores.chroma_server import served_collections
+            from m3retriever.stores.chroma_server import is_served
 
-            return collection_name(self.collection) in served_collections(**self._server)
+            return is_served(collection_name(self.collection), **self._server)
         from m3retriever.stores.qdrant import QdrantStore
 
         return bool(QdrantStore.exists(collection=self.collection, **self._qdrant))
@@ -131,6 +141,7 @@ def place_of(given: str | Path | Place, collection: str | None = None) -> Place:
     path = as_path(given, "path must name a folder")
     text = str(given)
     if not isinstance(given, str) or not _is_address(text):
+        _check_no_address(path)
         return Place(text, "chroma", collection, path)
     if text.startswith(LOCAL) and not text.startswith(f"{LOCAL}//"):
         return Place(text, "qdrant", collection, Path(text.removeprefix(LOCAL)).expanduser())
@@ -147,6 +158,15 @@ def place_of(given: str | Path | Place, collection: str | None = None) -> Place:
 def _is_address(text: str) -> bool:
     """Whether a text names a server or an engine; a folder that is there is a path whatever its name."""
     return ("://" in text or text.startswith(LOCAL)) and not Path(text).exists()
+
+
+def _check_no_address(path: Path) -> None:
+    """Refuse what was meant as an address and is none: a folder would be made for it."""
+    first = path.parts[0] if path.parts else ""
+    if first.split(":")[0] in SCHEMES and ":" in first and not path.exists():
+        raise InvalidArgumentError(
+            f"an address is a str such as chroma://host:8000/collection; got {shown(str(path))}, which names a folder"
+        )
 
 
 def _checked(text: str) -> SplitResult:

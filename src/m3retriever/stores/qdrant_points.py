@@ -127,8 +127,8 @@ def document_of(payload: Mapping[str, Any] | None) -> Document:
     id = id_of(payload)
     try:
         metadata = json.loads((payload or {})[EXACT_METADATA])
-        return Document(id, (payload or {}).get(TEXT, ""), dict(metadata))
-    except (KeyError, TypeError, ValueError) as error:
+        return Document(id, (payload or {}).get(TEXT, ""), dict(sorted(metadata.items())))  # as every store gives them
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"the point of document {shown(id)} was changed by another client: add the document again") from error
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from m3retriever.checks import clean_metadata
 from m3retriever.errors import StoreError, StoreLockedError
@@ -177,8 +178,20 @@ class Writes:
         if self._position is not None:
             self._position = agreement.position_after(self._connection, self._payload, staged, self._position)
         self._payload.publish(staged, self._position)
+        self._leave_stamp()
         if fresh:
             self.was_refilled()
+
+    def _leave_stamp(self) -> None:
+        """Tell other clients of a server that something was written, and note it where nobody else wrote since we looked."""
+        if not self._connection.remote:
+            return
+        before, ours = self._connection.stamp(), uuid4().hex
+        self._connection.leave_stamp(ours)
+        with self._payload.read() as snapshot:
+            known = snapshot.meta(agreement.STAMP)
+        if before == known:
+            self._payload.set_meta(**{agreement.STAMP: ours})
 
     def _revision(self) -> int:
         with self._payload.read() as snapshot:
