@@ -311,6 +311,58 @@ def test_patience_has_an_end(service, quick):
     assert SECRET not in str(raised.value)
 
 
+def loading(handler, asked):
+    handler.send(503, {"error": {"message": SECRET, "type": "not_ready"}})
+
+
+def refused_in_half_a_sentence(handler, asked):
+    handler.send_response(503)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"error": ')
+    handler.wfile.flush()
+    nothing(handler, asked)
+
+
+def test_a_service_that_loads_its_model_again_is_waited_for_and_no_retries_are_used_up(service, quick):
+    with remote(service, retries=1) as encoder:
+        service.faults.extend([loading, status(429), *[loading] * 8])
+        assert same(encoder.encode_documents(TEXTS), HashingEncoder().encode_documents(TEXTS))
+        assert len(service.encoded) == 11
+        service.faults.extend([loading, status(503), loading, status(503)])
+        with pytest.raises(ServiceError, match=r"is not ready for more \(status 503\) \(asked 4 times\)$"):
+            encoder.encode_documents(TEXTS)
+
+
+def test_a_model_that_is_never_loaded_is_waited_for_until_the_deadline(service):
+    with remote(service, retries=0, deadline=1) as encoder:
+        service.faults.extend([loading] * 99)
+        began = time.monotonic()
+        words = r"is loading its model \(status 503\) \(asked \d+ times until the deadline of 1 s: give a larger deadline="
+        with pytest.raises(ServiceError, match=words) as raised:
+            encoder.encode_documents([SECRET])
+        assert 0.7 <= time.monotonic() - began < 1.5
+    assert SECRET not in str(raised.value)
+    assert len(service.encoded) < 12, "it is asked seldom"
+
+
+def test_a_busy_service_that_ends_before_it_has_said_why_is_asked_again(service, encoder, quick):
+    service.faults.append(refused_in_half_a_sentence)
+    assert same(encoder.encode_documents(TEXTS), HashingEncoder().encode_documents(TEXTS))
+
+
+def test_a_certificate_that_is_not_trusted_is_nothing_that_passes(service):
+    asked = HttpService(service.url.replace("http", "https"))
+    with pytest.raises(_PassingError, match="cannot be reached") as raised:
+        asked._attempt("GET", "/v1/models", None, 1000, time.monotonic() + 9)
+    assert not raised.value.away
+    with served() as gone:
+        asked = HttpService(gone.url)
+    with pytest.raises(_PassingError, match="cannot be reached") as raised:
+        asked._attempt("GET", "/v1/models", None, 1000, time.monotonic() + 9)
+    assert raised.value.away
+
+
 @pytest.mark.parametrize("after", ["0.3", lambda: formatdate(time.time() + 2, usegmt=True)])
 def test_retry_after_is_waited_for(service, encoder, quick, after):
     service.faults.append(status(429, Retry_After=after if isinstance(after, str) else after()))
@@ -377,6 +429,13 @@ def test_an_answer_that_takes_too_long_is_one_error(service, fault):
             encoder.encode_documents(["a"])
         assert time.monotonic() - began < 0.9
     assert len(service.encoded) == 1, "asked again, it would only have more to do"
+
+
+def test_an_answer_that_the_deadline_cuts_off_says_so(service):
+    with remote(service, deadline=0.3) as encoder:
+        service.faults.append(dripping)
+        with pytest.raises(ServiceError, match="did not answer within the deadline of 0.3 s: give a larger deadline="):
+            encoder.encode_documents(["a"])
 
 
 def test_closing_ends_a_wait_and_later_calls(service):
@@ -605,7 +664,13 @@ def test_a_key_does_not_travel_in_the_clear(url):
     assert KEY not in str(raised.value)
     HttpService(url, api_key=KEY, allow_insecure=True)
     HttpService(url)
-    for protected in ("https://encoder", "http://localhost:1", "http://127.8.8.8:1", "http://[::1]:1"):
+    for protected in (
+        "https://encoder",
+        "http://localhost:1",
+        "http://localhost.localdomain:1",
+        "http://127.8.8.8:1",
+        "http://[::1]:1",
+    ):
         HttpService(protected, api_key=KEY)
 
 
@@ -725,7 +790,7 @@ def test_an_index_made_through_a_service_opens_with_the_same_model_here_and_keep
         index.add([Document("fox", "the red fox"), Document("whale", "a blue whale")])
         there = index.search("red fox")
         index.encoder.close()
-    with pytest.raises(InvalidArgumentError, match="give it as model="):
+    with pytest.raises(InvalidArgumentError, match="address, as model="):
         M3Index.open(tmp_path / "index")
     with M3Index.open(tmp_path / "index", model="hashing") as index:
         assert index.search("red fox") == there
@@ -814,19 +879,34 @@ def test_a_real_service_whose_queue_is_full_is_waited_for(tmp_path):
     assert wrong == []
 
 
-def test_a_real_service_that_dies_and_comes_back_is_found_again(tmp_path):
-    with serving(tmp_path, "--model", "hashing") as (process, url):
-        encoder = RemoteEncoder(url, retries=60, deadline=60)
-        encoder.encode_documents(["before"])
+def test_a_real_service_that_is_killed_in_the_middle_and_started_again_later_is_found_again(tmp_path):
+    texts, answer = [f"number {row}" for row in range(2000)], []
+    with serving(tmp_path, "--model", "hashing", "--max-texts", "1") as (process, url):
+        encoder = RemoteEncoder(url)
+        thread = threading.Thread(target=lambda: answer.append(encoder.encode_documents(texts)))
+        thread.start()
+        time.sleep(0.5)
         process.kill()
         process.wait()
-        answer = []
-        thread = threading.Thread(target=lambda: answer.append(encoder.encode_documents(["after"])))
-        thread.start()
-        with serving(tmp_path, "--model", "hashing", port=int(url.rsplit(":", 1)[1])):
+        assert thread.is_alive(), "else nothing was under way"
+        time.sleep(8)  # twice what four retries take
+        port = url.rsplit(":", 1)[1]
+        with serving(tmp_path, "--model", "hashing", "--max-texts", "1", port=int(port)):
             thread.join()
         encoder.close()
-    assert same(answer[0], HashingEncoder().encode_documents(["after"]))
+    assert same(answer[0], HashingEncoder().encode_documents(texts))
+
+
+def test_a_real_service_that_stays_away_is_given_up_at_the_deadline(tmp_path):
+    with serving(tmp_path, "--model", "hashing") as (process, url):
+        encoder = RemoteEncoder(url, deadline=3)
+        process.kill()
+        process.wait()
+        began = time.monotonic()
+        with pytest.raises(ServiceError, match=r"cannot be reached \(asked \d+ times until the deadline of 3 s: give a larger"):
+            encoder.encode_documents(["after"])
+        assert 2.4 < time.monotonic() - began < 4
+        encoder.close()
 
 
 def test_the_page_s_code_runs(service, tmp_path):

@@ -32,7 +32,10 @@ from m3retriever.errors import InvalidArgumentError, ServiceError, shown
 KEY_VARIABLE = "M3RETRIEVER_API_KEY"
 CONNECT_SECONDS = 10.0  # a machine that is there answers sooner
 FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds before the second attempt, doubled each time; and at most, asked for or not
-STARTING, START_SECONDS = 503, 120.0  # what `m3retriever serve` says until its model is loaded; and for how long that may be
+STEADY = 5  # the attempt after which waits for a service that is coming back grow no more: 4 s at most
+STARTING, START_SECONDS = 503, 120.0  # what a proxy says whose service is starting; and for how long that may be at the start
+LOADING = "not_ready"  # the type of that error where `m3retriever serve` is loading its model
+LOCAL_HOSTS = ("localhost", "localhost.localdomain")
 AGAIN = (429, 502, 503, 504)  # too busy, or a proxy whose service is starting
 REFUSAL_BYTES = 1 << 16  # read of an error's body, for its type
 WHY = {
@@ -54,8 +57,9 @@ class Patience:
     Attributes
     ----------
     timeout : seconds that one attempt may take, from connecting to the last byte
-    retries : further attempts after a lost connection, and where the service is busy or starting
-    deadline : seconds that all attempts at one request may take together
+    retries : further attempts after a lost connection, and where the service is busy
+    deadline : seconds that all attempts at one request may take together; as long, and without counting them as retries,
+        a service is asked again that is loading its model, or that answered earlier and cannot be reached now
     """
 
     timeout: float = 60.0
@@ -108,6 +112,7 @@ class HttpService:
             )
         self._patience, self._tls = patience or Patience(), tls
         self._closed = threading.Event()
+        self._known = False  # until it has answered once: an address where nothing ever was is not waited for
         self._lock, self._process = threading.Lock(), os.getpid()
         self._opened: httpx.Client | None = None
         self._inherited: httpx.Client | None = None
@@ -115,7 +120,7 @@ class HttpService:
     def get(self, path: str, *, at_most: int, starting: bool = False) -> Any:
         """The JSON at a path, of at most so many bytes; ServiceError where there is none.
 
-        A service that may be `starting` is given two minutes to load its model, as long as it says 503.
+        A service that may be `starting` is given two minutes in which a proxy before it says 503.
         """
         return self._asked("GET", path, None, at_most, starting=starting)
 
@@ -134,39 +139,51 @@ class HttpService:
         return ServiceError(f"the service at {self.url} {what}", status=status)
 
     def _asked(self, method: str, path: str, body: bytes | None, at_most: int, *, starting: bool = False) -> Any:
-        began, attempt = time.monotonic(), 0
+        began, asked, counted = time.monotonic(), 0, 0
         ends = began + self._patience.deadline
         while True:
             try:
                 return self._attempt(method, path, body, at_most, ends)
             except _PassingError as passing:
-                attempt += 1
-                loading = starting and passing.status == STARTING and time.monotonic() < began + START_SECONDS
-                wait = passing.wait(min(attempt, 3) if loading else attempt)
-                if (attempt > self._patience.retries and not loading) or time.monotonic() + wait >= ends:
-                    times = f"{attempt} times" if attempt > 1 else "once"
-                    raise self.failed(f"{passing} (asked {times})", status=passing.status) from passing.__cause__
+                asked, now = asked + 1, time.monotonic()
+                proxied = starting and passing.status == STARTING and now < began + START_SECONDS
+                if coming := proxied or passing.loading or (passing.away and self._known):
+                    wait = passing.wait(min(asked, STEADY), at_most=max(FIRST_WAIT, (ends - now) / 2))
+                else:
+                    counted += 1
+                    wait = passing.wait(counted)
+                if counted > self._patience.retries or now + wait >= ends:
+                    raise self._gave_up(passing, asked, waited=coming) from passing.__cause__
             if self._closed.wait(wait):
                 raise self.failed("was closed here")
 
+    def _gave_up(self, passing: _PassingError, asked: int, *, waited: bool) -> ServiceError:
+        times = f"{asked} times" if asked > 1 else "once"
+        until = f" until the deadline of {self._patience.deadline:g} s: give a larger deadline=" if waited else ""
+        return self.failed(f"{passing} (asked {times}{until})", status=passing.status)
+
     def _attempt(self, method: str, path: str, body: bytes | None, at_most: int, ends: float) -> Any:
-        ends = min(ends, time.monotonic() + self._patience.timeout)
-        seconds = max(0.001, ends - time.monotonic())
+        client = self._client()  # before the clock starts: the first one reads certificates
+        now = time.monotonic()
+        seconds = max(0.001, min(self._patience.timeout, ends - now))
+        ends = now + seconds
         timeout = httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            with self._client().stream(method, self.url + path, content=body, headers=headers, timeout=timeout) as response:
+            with client.stream(method, self.url + path, content=body, headers=headers, timeout=timeout) as response:
                 if response.status_code != 200:
                     self._refused(response, ends)
-                return self._json(self._read(response, at_most, ends))
+                answer = self._json(self._read(response, at_most, ends))
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _PassingError("cannot be reached") from error
+            raise _PassingError("cannot be reached", away=not _distrusted(error)) from error
         except httpx.TimeoutException as error:
-            raise self._late() from error
+            raise self._late(seconds) from error
         except httpx.TransportError as error:
             raise _PassingError(f"broke the connection ({type(error).__name__})") from error
+        self._known = True
+        return answer
 
     def _client(self) -> httpx.Client:
         if self._process != os.getpid():  # forked: the connections are the parent's, and a thread of it may hold the lock
@@ -190,18 +207,21 @@ class HttpService:
             if len(body) > at_most:
                 raise self.failed(f"sends more than {at_most} bytes, which is more than an answer to this can have")
             if time.monotonic() > ends:
-                raise self._late()
+                raise httpx.ReadTimeout("the answer comes too slowly")
         return bytes(body)
 
     def _refused(self, response: httpx.Response, ends: float) -> NoReturn:
         status = response.status_code
-        if status in AGAIN:
-            raise _PassingError(f"is not ready for more (status {status})", status, response.headers.get("retry-after"))
         if 300 <= status < 400:
             raise self.failed(f"answers with a redirect (status {status}), which is not followed: give the address it leads to")
         kind = ""
-        with suppress(ServiceError, LookupError, TypeError):  # a proxy's page: the status says enough
+        with suppress(ServiceError, LookupError, TypeError, httpx.TransportError):  # a proxy's page: the status says enough
             kind = str(self._json(self._read(response, REFUSAL_BYTES, ends))["error"]["type"])
+        if status in AGAIN:
+            loading = status == STARTING and kind == LOADING
+            what = "is loading its model" if loading else "is not ready for more"
+            after = response.headers.get("retry-after")
+            raise _PassingError(f"{what} (status {status})", status, after, loading=loading)
         named = f", {kind}" if re.fullmatch(r"[A-Za-z_]{1,60}", kind) else ""
         why = WHY.get(status, "its own log says more")
         raise self.failed(f"refuses the request (status {status}{named}): {why}", status=status)
@@ -212,23 +232,33 @@ class HttpService:
         except (ValueError, RecursionError):  # not chained: it would hold the body
             raise self.failed("gave an answer that is not JSON: is it an encoding service?") from None
 
-    def _late(self) -> ServiceError:
-        return self.failed(
-            f"took longer than {self._patience.timeout:g} s to answer: give a larger timeout=, or fewer texts at once"
-        )
+    def _late(self, seconds: float) -> ServiceError:
+        if seconds < self._patience.timeout:  # what the attempts before it had left of the deadline
+            return self.failed(f"did not answer within the deadline of {self._patience.deadline:g} s: give a larger deadline=")
+        return self.failed(f"took longer than {seconds:g} s to answer: give a larger timeout=, or fewer texts at once")
 
 
 class _PassingError(Exception):
-    """What may be over in a moment."""
+    """What may be over in a moment; `loading` and `away` (nobody listens) are over when a service has started."""
 
-    def __init__(self, what: str, status: int | None = None, retry_after: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        status: int | None = None,
+        retry_after: str | None = None,
+        *,
+        loading: bool = False,
+        away: bool = False,
+    ) -> None:
         super().__init__(what)
         self.status, self._retry_after = status, retry_after
+        self.loading, self.away = loading, away
 
-    def wait(self, attempt: int) -> float:
-        """Seconds after the attempt of this number, from 1: as asked for, else doubled each time, and different for each."""
+    def wait(self, attempt: int, *, at_most: float = LONGEST_WAIT) -> float:
+        """Seconds after the attempt of this number, from 1: doubled each time up to `at_most`, and different for each; or
+        as long as asked for, up to a minute, where that is longer."""
         asked = _seconds(self._retry_after)
-        backoff = math.ldexp(FIRST_WAIT, min(attempt, 20) - 1) * random.uniform(0.5, 1)
+        backoff = min(at_most, math.ldexp(FIRST_WAIT, min(attempt, 20) - 1) * random.uniform(0.5, 1))
         return min(LONGEST_WAIT, max(backoff, 0.0 if asked is None else asked))
 
 
@@ -278,12 +308,19 @@ def _checked_key(key: str | None) -> str | None:
 def _protected(url: str) -> bool:
     """Whether nobody on the way can read what is sent: over TLS, or on this machine."""
     parsed = httpx.URL(url)
-    if parsed.scheme == "https" or parsed.host == "localhost":
+    if parsed.scheme == "https" or parsed.host in LOCAL_HOSTS:
         return True
     try:
         return ipaddress.ip_address(parsed.host).is_loopback
     except ValueError:
         return False
+
+
+def _distrusted(error: BaseException | None) -> bool:
+    """Whether a connection failed because of TLS, such as a certificate: time does not change that."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _seconds(retry_after: str | None) -> float | None:

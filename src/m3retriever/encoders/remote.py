@@ -63,7 +63,8 @@ class RemoteEncoder:
         The name the model must have; default: whichever the service has now. It may not change later.
     timeout, retries, deadline
         Seconds that one attempt at a request may take; further attempts when the connection is lost or the service is
-        busy; seconds that all of them may take together.
+        busy; seconds that all of them may take together. A service that loads its model, or that answered earlier and
+        cannot be reached now, is waited for until the deadline, whatever `retries` is.
     concurrency
         Requests under way at a time, where one call needs several.
     allow_insecure
@@ -83,7 +84,7 @@ class RemoteEncoder:
     Raises
     ------
     ModelLoadError
-        The service cannot be reached, or is no encoding service.
+        The service cannot be reached (which is said after `retries`), or is no encoding service.
     EncoderMismatchError
         It has another model than `model`, or, in later calls, than it had.
     ServiceError
