@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from m3retriever import Document, M3Index
 
 COMMAND = str(Path(sys.executable).with_name("m3retriever"))
+SERVE = (COMMAND, "serve", "--port", "0")
 PATIENCE = 60  # seconds for a process to start on a busy machine
 TENANTS = ("a", "b", "c")
 WORDS = ["rent", "lease", "cat", "roof", "june", "third", "month", "red", "fox", "whale", "garden", "key", "door"]
@@ -64,12 +65,18 @@ class Running:
 Start = Callable[..., Running]
 
 
-def start_service(folder: Path, *arguments: str, wait: bool = True, **variables: str) -> Running:
+def start_service(
+    folder: Path,
+    *arguments: str,
+    wait: bool = True,
+    command: Sequence[str] = (COMMAND, "serve", "--port", "0"),
+    **variables: str,
+) -> Running:
     """A service with these arguments and variables; `wait` until it is ready, or only until it listens."""
     log_file = folder / f"service-{time.monotonic_ns()}.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("M3RETRIEVER_")} | variables
     with log_file.open("wb") as log:
-        process = subprocess.Popen([COMMAND, "serve", "--port", "0", *arguments], stderr=log, stdout=log, env=environment)
+        process = subprocess.Popen([*command, *arguments], stderr=log, stdout=log, env=environment)
     end = time.monotonic() + PATIENCE
     while not (found := re.search(r"listening on (http://\S+)", log_file.read_text(encoding="utf-8"))):
         if process.poll() is not None or time.monotonic() > end:

@@ -109,6 +109,13 @@ def test_paths_and_methods_that_are_none_are_said_in_json(service):
     assert service.get("/docs").status_code == 404  # it would fetch code from elsewhere
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_may_be_asked_for_without_its_body(service, path):
+    with service.client() as client:
+        head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(whole.content)))
+
+
 # -- sizes -----------------------------------------------------------------------------------------
 
 
@@ -134,6 +141,16 @@ def test_more_than_a_request_may_have_is_refused(small, path, body, what):
     answer = small.post(f"/v1/{path}", body)
     assert (answer.status_code, error_of(answer)["type"]) == (413, "too_large")
     assert f"at most {what}" in error_of(answer)["message"]
+
+
+def test_token_vectors_of_long_texts_are_not_sent_as_numbers(service):
+    texts = ["red fox " * 1_250] * 2
+    assert service.post("/v1/encode", {"input": texts}).status_code == 200
+    answer = service.post("/v1/encode", {"input": [*texts, "a"]})
+    assert (answer.status_code, error_of(answer)["type"]) == (413, "too_large")
+    assert "20,000 characters are sent as rows; got 20,001: ask for columns, or fewer texts" in error_of(answer)["message"]
+    for way in ({"encoding_format": "columns"}, {"modes": ["dense", "sparse"]}):
+        assert service.post("/v1/encode", {"input": [*texts, "a"], **way}).status_code == 200
 
 
 def test_texts_at_the_limit_fit_however_they_are_escaped(small):

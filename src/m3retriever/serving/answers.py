@@ -6,6 +6,8 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy.typing as npt
+
 from m3retriever.calibration import calibration_of
 from m3retriever.index import M3Index
 from m3retriever.ranking import Ranking, SearchMode
@@ -24,10 +26,26 @@ from m3retriever.serving.schemas import (
     SearchRequest,
 )
 from m3retriever.types import MODES, FloatArray, M3Vectors, ModeScores, Profile, Weights
-from m3retriever.wire import to_columns, to_rows
+from m3retriever.wire import COLUMNS, to_columns, to_rows
 
 Content = dict[str, Any]
 HYBRID: SearchMode = "hybrid"
+NUMBER = 24  # bytes of a float32 in JSON at most: -1.2345678806304932e-05 and a comma
+WEIGHT = 40  # bytes of a token's weight: its id, quoted, and the number
+AROUND = 1 << 10  # bytes around a text's views
+
+
+def bytes_of(body: EncodeRequest, vectors: M3Vectors) -> int:
+    """How long the answer to a request gets, at most."""
+    if body.encoding_format == "columns":
+        arrays: list[npt.NDArray[Any]] = [getattr(vectors, name) for name in COLUMNS]
+        return AROUND * (1 + len(vectors)) + sum(array.nbytes for array in arrays) * 4 // 3
+    sizes = {
+        "dense": NUMBER * vectors.dense.size,
+        "sparse": WEIGHT * vectors.sparse_ids.size,
+        "colbert": (NUMBER + 1) * vectors.colbert.size,  # the brackets of a token
+    }
+    return AROUND * (1 + len(vectors)) + sum(sizes[mode] for mode in set(body.modes or MODES))
 
 
 def encoded(served: Served, body: EncodeRequest, given: Encoded) -> Content:

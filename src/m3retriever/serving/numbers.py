@@ -88,6 +88,7 @@ class Numbers:
 GAUGES = {
     "ready": "1 where /readyz says so.",
     "http_under_way": "Requests waiting or being answered.",
+    "http_answer_bytes": "Bytes of large answers being made or sent.",
     "encoder_waiting": "Requests in line for the encoder.",
 }
 

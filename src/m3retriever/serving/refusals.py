@@ -13,11 +13,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from m3retriever.errors import (
+    DamagedIndexError,
     DeviceMemoryError,
     EncoderMismatchError,
     InvalidArgumentError,
     InvalidVectorsError,
     M3RetrieverError,
+    ServiceError,
+    StoreError,
     UnknownDocumentError,
     shown,
 )
@@ -34,6 +37,7 @@ WORDS = {  # the type of an error that has no better word, by its status
     500: "internal_error",
 }
 CLIENT_GONE = 499  # of nobody: in the metrics it stands for clients that went away
+BACK_IN = 5  # seconds after which a server that was away may be asked again
 MOST_SAID = 5  # things that are wrong with a body
 
 
@@ -107,4 +111,17 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
         return error_response(413, WORDS[413], str(error))
     if isinstance(error, InvalidArgumentError) and not isinstance(error, InvalidVectorsError | EncoderMismatchError):
         return error_response(400, WORDS[400], str(error))
+    if isinstance(error, StoreError | ServiceError):
+        return _away(error)
     return unexpected(error)
+
+
+def _away(error: StoreError | ServiceError) -> JSONResponse:
+    """What the service itself asks does not answer. Its error's words stay here: they may hold an address, or a text."""
+    logger.error("%s while a request was answered", type(error).__name__)
+    if isinstance(error, DamagedIndexError):
+        words = "the index is damaged: run m3retriever verify and m3retriever repair where it lies"
+        return error_response(500, "damaged_index", words)
+    what, kind = ("index's store", "store") if isinstance(error, StoreError) else ("model's server", "model")
+    words = f"the {what} does not answer as it should: ask again later"
+    return error_response(503, f"{kind}_unavailable", words, {"Retry-After": str(BACK_IN)})

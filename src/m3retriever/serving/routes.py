@@ -15,7 +15,7 @@ from m3retriever.serving.numbers import MEDIA_TYPE
 from m3retriever.serving.opening import Served
 from m3retriever.serving.refusals import Refused
 from m3retriever.serving.service import Service
-from m3retriever.types import Tokenizes
+from m3retriever.types import MODES, Tokenizes
 
 REASONS = {
     400: "The body is not what it should be.",
@@ -29,7 +29,7 @@ REASONS = {
     429: "Too many requests are waiting.",
     500: "Something that should not have happened.",
     501: "The model cannot do this.",
-    503: "Not ready, or no turn within the timeout.",
+    503: "Not ready, no turn within the timeout, too many bytes of answers under way, or a store or model that is away.",
 }
 EVERYWHERE = (401, 421, 500)
 ASKING = (400, 408, 413, 415, 429, 503)  # of every request with a body
@@ -53,8 +53,11 @@ async def encode(body: schemas.EncodeRequest, request: Request) -> Response:
         raise Refused(400, "invalid_request", "modes go with encoding_format rows; columns hold all views")
     texts = [body.input] if isinstance(body.input, str) else body.input
     service.check_size(texts)
+    if body.encoding_format == "rows" and "colbert" in (body.modes or MODES):
+        service.check_rows(texts)
     [given] = await service.encode(request, Call(body.kind, tuple(texts)))
-    return await service.answer(answers.encoded, served, body, given)
+    service.make_room(request, answers.bytes_of(body, given.vectors))
+    return await service.answer(request, answers.encoded, served, body, given)
 
 
 @router.post("/tokenize", response_model=schemas.TokenizeResponse, responses=_errors(*ASKING, 501), tags=["model"])
@@ -66,7 +69,7 @@ async def tokenize(body: schemas.TokenizeRequest, request: Request) -> Response:
     service.check_size([body.input])
     if not isinstance(served.encoder, Tokenizes):
         raise Refused(501, "not_supported", f"{served.encoder.name} has no tokens to show")
-    return await service.answer(answers.tokenized, served, served.encoder.tokenize, body.input)
+    return await service.answer(request, answers.tokenized, served, served.encoder.tokenize, body.input)
 
 
 @router.post("/similarity", response_model=schemas.SimilarityResponse, responses=_errors(*ASKING), tags=["model"])
@@ -80,7 +83,7 @@ async def similarity(body: schemas.SimilarityRequest, request: Request) -> Respo
     _check_model(served, body)
     service.check_size([text for pair in body.pairs for text in pair])
     calls = [call for query, document in body.pairs for call in (Call("query", (query,)), Call("document", (document,)))]
-    return await service.answer(answers.compared, served, body.pairs, await service.encode(request, *calls))
+    return await service.answer(request, answers.compared, served, body.pairs, await service.encode(request, *calls))
 
 
 @router.post("/search", response_model=schemas.SearchResponse, responses=_errors(*ASKING, 409), tags=["index"])
@@ -91,7 +94,7 @@ async def search(body: schemas.SearchRequest, request: Request) -> Response:
     index = _index(served, body)
     service.check_size([body.query])
     [query] = await service.encode(request, Call("query", (body.query,)))
-    return await service.answer(answers.found, index, body, query.vectors)
+    return await service.answer(request, answers.found, index, body, query.vectors)
 
 
 @router.post("/explain", response_model=schemas.ExplainResponse, responses=_errors(*ASKING, 404, 409), tags=["index"])
@@ -102,7 +105,7 @@ async def explain(body: schemas.ExplainRequest, request: Request) -> Response:
     index = _index(served, body)
     service.check_size([body.query, body.id])
     [query] = await service.encode(request, Call("query", (body.query,)))
-    return await service.answer(answers.explained, index, body, query.vectors)
+    return await service.answer(request, answers.explained, index, body, query.vectors)
 
 
 @router.post("/rerank", response_model=schemas.RerankResponse, responses=_errors(*ASKING), tags=["model"])
@@ -114,7 +117,7 @@ async def rerank(body: schemas.RerankRequest, request: Request) -> Response:
     service.check_size([body.query, *body.documents])
     calls = Call("query", (body.query,)), Call("document", tuple(body.documents))
     query, documents = await service.encode(request, *calls)
-    return await service.answer(answers.reranked, served, body, query.vectors, documents.vectors)
+    return await service.answer(request, answers.reranked, served, body, query.vectors, documents.vectors)
 
 
 @router.post("/embeddings", response_model=schemas.EmbeddingsResponse, responses=_errors(*ASKING), tags=["model"])
@@ -128,7 +131,7 @@ async def embeddings(body: schemas.EmbeddingsRequest, request: Request) -> Respo
     texts = [body.input] if isinstance(body.input, str) else body.input
     service.check_size(texts)
     [given] = await service.encode(request, Call("document", tuple(texts)))
-    return await service.answer(answers.embedded, served, body, given.vectors)
+    return await service.answer(request, answers.embedded, served, body, given.vectors)
 
 
 @router.get("/models", response_model=schemas.Models, responses=_errors(503), tags=["model"])
@@ -142,12 +145,14 @@ async def models(request: Request) -> Any:
     return {"object": "list", "data": [{**about, **more, "limits": bounds}]}
 
 
+@health.head("/healthz", include_in_schema=False)
 @health.get("/healthz", response_model=schemas.Status, responses=_errors())
 async def healthz() -> Any:
     """Whether the process answers at all."""
     return {"status": "alive"}
 
 
+@health.head("/readyz", include_in_schema=False)
 @health.get("/readyz", response_model=schemas.Status, responses=_errors(503))
 async def readyz(request: Request) -> Any:
     """Whether requests are welcome: not while the model is loaded, and not while the service ends."""

@@ -20,13 +20,14 @@ from fastapi.responses import Response
 from starlette.types import Scope
 
 from m3retriever.serving.batching import Batcher, Call, Encoded
+from m3retriever.serving.following import Follower
 from m3retriever.serving.independence import grouping
 from m3retriever.serving.numbers import Numbers
 from m3retriever.serving.opening import Served
-from m3retriever.serving.pieces import Pieces
+from m3retriever.serving.pieces import Pieces, Room
 from m3retriever.serving.refusals import Refused, client_gone, too_large
 from m3retriever.serving.settings import Settings
-from m3retriever.types import Adopts, M3Vectors
+from m3retriever.types import Adopts
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,11 @@ class Service:
         self._load, self._on_failure = load, on_failure
         self._served: Served | None = None
         self._ending = False
-        self._closing = threading.Event()
         self._batcher: Batcher | None = None
+        self._follower: Follower | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="m3retriever-answer")
         self._under_way = 0  # changed in the event loop only
+        self._room = Room(settings.max_answer_bytes)
         self._seconds = 0.0  # that a request waits for the encoder once it is in line, lately
 
     # -- life --------------------------------------------------------------------------------------
@@ -88,22 +90,8 @@ class Service:
         )
         self._served = served
         if self.settings.refresh and served.index is not None and isinstance(served.index.store, Adopts):
-            threading.Thread(target=self._follow, args=[served.index.store], name="m3retriever-refresh", daemon=True).start()
+            self._follower = Follower(served.index.store, self._batcher, every=self.settings.refresh)
         logger.info("ready: %s; requests %s passes", served.encoder.name, "do not share" if group is None else "share")
-
-    def _follow(self, store: Adopts) -> None:
-        """Learn from time to time what other clients have changed; the encoder is asked as by any request."""
-        while not self._closing.wait(self.settings.refresh):
-            try:
-                store.adopt(self._encoded)
-            except Exception as error:  # noqa: BLE001  # the server is away, or this service ends: the next look will tell
-                logger.warning("what other clients have changed could not be learnt: %s", type(error).__name__)
-
-    def _encoded(self, texts: Sequence[str]) -> M3Vectors:
-        if self._batcher is None:
-            raise RuntimeError("the model is not loaded")
-        [made] = self._batcher.ask([Call("document", tuple(texts))]).result()
-        return made.vectors
 
     def end(self) -> None:
         """From now on /readyz says no; what comes is answered still."""
@@ -112,7 +100,8 @@ class Service:
     def close(self) -> None:
         """When nobody asks any more: end the threads, close the index."""
         self._ending = True
-        self._closing.set()
+        if self._follower is not None:
+            self._follower.close()
         if self._batcher is not None:
             self._batcher.close()
         self._threads.shutdown()
@@ -136,7 +125,8 @@ class Service:
     def gauges(self) -> dict[str, int]:
         """What changes up and down, for /metrics."""
         waiting = 0 if self._batcher is None else self._batcher.waiting
-        return {"ready": int(self.state == "ready"), "http_under_way": self._under_way, "encoder_waiting": waiting}
+        held = {"http_under_way": self._under_way, "http_answer_bytes": self._room.taken}
+        return {"ready": int(self.state == "ready"), **held, "encoder_waiting": waiting}
 
     # -- steps of an answer ------------------------------------------------------------------------
 
@@ -153,6 +143,7 @@ class Service:
 
     def leave(self, scope: Scope) -> None:
         """A request has ended, in whatever way."""
+        self._room.leave(scope)
         if scope.pop(UNDER_WAY, False):
             self._under_way -= 1
 
@@ -162,6 +153,12 @@ class Service:
             raise too_large("texts", self.settings.max_texts, len(texts))
         if (characters := sum(map(len, texts))) > self.settings.max_characters:
             raise too_large("characters", self.settings.max_characters, characters)
+
+    def check_rows(self, texts: Sequence[str]) -> None:
+        """Refused where the token vectors of so many characters are not sent as numbers."""
+        if (characters := sum(map(len, texts))) > (most := self.settings.max_row_characters):
+            words = f"token vectors of at most {most:,} characters are sent as rows; got {characters:,}"
+            raise Refused(413, "too_large", f"{words}: ask for columns, or fewer texts, or leave colbert out of modes")
 
     async def encode(self, request: Request, *calls: Call) -> list[Encoded]:
         """The calls' answers, in order, when it is their turn.
@@ -195,14 +192,24 @@ class Service:
         call = partial(copy_context().run, partial(function, *given, **named))
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    async def answer(self, make: Callable[Given, dict[str, Any]], *given: Given.args, **named: Given.kwargs) -> Response:
+    def make_room(self, request: Request, size: int) -> None:
+        """Count so many bytes of an answer until it is sent or its client is gone; Refused where there are too many already."""
+        if not self._room.take(request.scope, size):
+            words = f"answers of {self.settings.max_answer_bytes:,} bytes are being sent already: ask again later"
+            raise Refused(503, "answers_under_way", words, retry_after=self._again_in())
+
+    async def answer(
+        self, request: Request, make: Callable[Given, dict[str, Any]], *given: Given.args, **named: Given.kwargs
+    ) -> Response:
         """What a function makes, as JSON; making and writing it are done in a thread."""
 
         def written() -> bytes:
             content = make(*given, **named)
             return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 
-        return Pieces(await self.in_thread(written), patience=self.settings.timeout)
+        body = await self.in_thread(written)
+        self.make_room(request, len(body))
+        return Pieces(body, patience=self.settings.timeout)
 
     def _again_in(self) -> int:
         return max(1, min(LONGEST_RETRY, math.ceil(self._seconds)))

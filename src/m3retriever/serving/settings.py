@@ -25,9 +25,12 @@ class Settings:
     max_batch : texts of different requests in one pass
     batch_wait : seconds that a pass waits for others to share it, where passes are shared
     queue : requests waiting or being answered; the next is refused
-    timeout : seconds that a request may wait for its turn, its body may take to arrive, and a client not to read its answer
+    timeout : seconds that a request may wait for its turn, its body may take to arrive, and a client be late in taking its
+        answer (`Pieces`)
     refresh : seconds between two looks at what other clients of a Chroma server have changed; 0 looks at the start only
     max_texts, max_characters : of one request; BGE-M3 sends back about a kilobyte for each character
+    max_row_characters : of one request whose token vectors are sent as numbers, which take several times as much
+    max_answer_bytes : of large answers being made or sent at a time (`Room`)
     """
 
     batching: Batching = "exact"
@@ -38,11 +41,13 @@ class Settings:
     refresh: float = 60.0
     max_texts: int = 256
     max_characters: int = 200_000
+    max_row_characters: int = 20_000
+    max_answer_bytes: int = 256 << 20
 
     def __post_init__(self) -> None:
         if self.batching not in BATCHINGS:
             raise InvalidArgumentError(f"batching must be one of {', '.join(BATCHINGS)}; got {shown(self.batching)}")
-        for name in ("max_batch", "queue", "max_texts", "max_characters"):
+        for name in ("max_batch", "queue", "max_texts", "max_characters", "max_row_characters", "max_answer_bytes"):
             if getattr(self, name) < 1:
                 raise InvalidArgumentError(f"{name} must be >= 1; got {getattr(self, name)}")
         if not (math.isfinite(self.timeout) and self.timeout > 0):
