@@ -55,6 +55,14 @@ def default_output(name):
     return done.stdout
 
 
+@pytest.fixture(autouse=True)
+def own_main():
+    """Streamlit's AppTest puts the page that it runs in the place of `__main__`: processes spawned later would run it again."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name, text in MARKDOWN.items():
