@@ -81,6 +81,7 @@ def test_hits_are_judged_with_the_keyboard_alone(app):
     app.open(f"/?{QUERY}")
     first = app.text("title")
     app.page.get_by_test_id("m3-title").click()  # the focus is in no box
+    app.page.wait_for_timeout(2_000)  # a page that is drawn does not yet hear its keys on a busy machine
     with app.rerun():
         app.page.keyboard.press("j")
     assert app.text("title") != first
