@@ -372,6 +372,25 @@ def test_a_record_is_one_line_of_json_whatever_it_says():
     assert second["traceback"].endswith("ValueError: why\nso")
 
 
+def test_what_a_record_factory_adds_for_itself_is_not_said():
+    plain = logging.getLogRecordFactory()
+
+    def adds(*given, **named):
+        record = plain(*given, **named)
+        record._own_ns, record.trace_id = 17, "a1"
+        return record
+
+    stream = io.StringIO()
+    configure_logging("info", stream=stream)
+    logging.setLogRecordFactory(adds)
+    try:
+        logging.getLogger("m3retriever.test").info("said")
+    finally:
+        logging.setLogRecordFactory(plain)
+    line = json.loads(stream.getvalue())
+    assert (line["message"], line["trace_id"], line.keys() & {"_own_ns"}) == ("said", "a1", set())
+
+
 def test_setting_up_twice_says_everything_once_and_off_says_nothing(monkeypatch):
     first, second, others = io.StringIO(), io.StringIO(), logging.StreamHandler(io.StringIO())
     monkeypatch.setattr(logging.getLogger(), "handlers", [others])

@@ -19,11 +19,12 @@ OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}  # wh
 
 class JsonLines(logging.Formatter):
     """A record as one line of JSON: time (UTC), level, logger, message, what the call gave as `extra`, and the traceback
-    where there is one."""
+    where there is one. What a process's own record factory adds is there too, but for names with an underscore in front,
+    which are its own business (Ray adds one as soon as it is imported)."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, in ASCII and without line breaks, whatever the message holds."""
-        extra = {name: value for name, value in vars(record).items() if name not in OWN}
+        extra = {name: value for name, value in vars(record).items() if name not in OWN and name[0] != "_"}
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
