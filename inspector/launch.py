@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
 
 from m3retriever.errors import InvalidArgumentError, MissingExtraError
+from m3retriever.hosts import LOOPBACK, MAX_PORT, listening
 from m3retriever.inspector.source import Source
 
 APP = Path(__file__).with_name("app.py")
 STREAMLIT = (  # as `-m streamlit`, but without the folder it is run in: a file of a module's name there would be run
     "import sys; sys.path[:] = filter(None, sys.path); from streamlit.web.cli import main; main(prog_name='streamlit')"
 )
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DEFAULT_PORT = 8501  # Streamlit's own
-MAX_PORT = 65535
 UPLOAD_MB = 10  # of golden sets, runs and profiles
 SIGNALLED = 128  # a shell's exit code for a process that a signal ended, plus the signal's number
 
@@ -128,7 +124,7 @@ def check(host: str, port: int, *, allow_remote: bool = False) -> None:
     if importlib.util.find_spec("streamlit") is None:
         raise MissingExtraError("streamlit", extra="inspector")
     _check_address(host, port, allow_remote=allow_remote)
-    _check_free(host, port)
+    listening(host, port).close()
 
 
 def _check_address(host: str, port: int, *, allow_remote: bool) -> None:
@@ -139,21 +135,6 @@ def _check_address(host: str, port: int, *, allow_remote: bool) -> None:
         )
     if not 1 <= port <= MAX_PORT:
         raise InvalidArgumentError(f"port must be from 1 to {MAX_PORT}; got {port}")
-
-
-def _check_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":  # or a server that has just ended would seem to hold the port still
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except socket.gaierror as error:
-            raise InvalidArgumentError(f"there is no host {host!r}: {error.strerror}") from error
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise InvalidArgumentError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-            raise InvalidArgumentError(f"port {port} is taken; choose another with --port") from error
 
 
 def _run(arguments: list[str]) -> int:

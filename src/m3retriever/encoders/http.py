@@ -7,7 +7,6 @@ service wrote, for that may repeat both.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from typing import Any, NoReturn, TypeVar
 import httpx
 
 from m3retriever.errors import InvalidArgumentError, ServiceError, shown
+from m3retriever.hosts import is_this_machine
 
 KEY_VARIABLE = "M3RETRIEVER_API_KEY"
 CONNECT_SECONDS = 10.0  # a machine that is there answers sooner
@@ -35,7 +35,6 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 60.0  # seconds before the second attempt, doub
 STEADY = 5  # the attempt after which waits for a service that is coming back grow no more: 4 s at most
 STARTING, START_SECONDS = 503, 120.0  # what a proxy says whose service is starting; and for how long that may be at the start
 LOADING = "not_ready"  # the type of that error where `m3retriever serve` is loading its model
-LOCAL_HOSTS = ("localhost", "localhost.localdomain")
 AGAIN = (429, 502, 503, 504)  # too busy, or a proxy whose service is starting
 REFUSAL_BYTES = 1 << 16  # read of an error's body, for its type
 WHY = {
@@ -308,12 +307,7 @@ def _checked_key(key: str | None) -> str | None:
 def _protected(url: str) -> bool:
     """Whether nobody on the way can read what is sent: over TLS, or on this machine."""
     parsed = httpx.URL(url)
-    if parsed.scheme == "https" or parsed.host in LOCAL_HOSTS:
-        return True
-    try:
-        return ipaddress.ip_address(parsed.host).is_loopback
-    except ValueError:
-        return False
+    return parsed.scheme == "https" or is_this_machine(parsed.host)
 
 
 def _distrusted(error: BaseException | None) -> bool:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import logging
 import os
-import socket
 from collections.abc import Callable
 
 from m3retriever.errors import InvalidArgumentError, MissingExtraError
+from m3retriever.hosts import LOOPBACK, listening
 from m3retriever.serving.opening import Source
 from m3retriever.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 KEY = "M3RETRIEVER_API_KEY"  # in the environment, for a command line can be seen by others
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # as a Host header has them
 DEFAULT_PORT = 7860
-MAX_PORT = 65535
 
 
 def serve(
@@ -59,7 +56,7 @@ def serve(
         raise InvalidArgumentError(
             f"host must be one of {', '.join(LOOPBACK)}; got {host!r}: forward the port (ssh -L), or give --allow-remote"
         )
-    listener = _listener(host, port)
+    listener = listening(host, port)  # requests that come before the server runs wait in it
     if not local and key is None:
         logger.warning("other machines can reach this service, and no key is asked for: set %s", KEY)
     from m3retriever.serving.server import run
@@ -74,24 +71,3 @@ def key_from(given: str | None) -> str | None:
     if given is not None and not (given and given.isascii() and given.isprintable() and " " not in given):
         raise InvalidArgumentError(f"{KEY} must be printable ASCII without blanks, or not set; it is set to something else")
     return given
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A socket that is bound; requests that come before the server runs wait in it."""
-    if not 0 <= port <= MAX_PORT:
-        raise InvalidArgumentError(f"port must be from 0 to {MAX_PORT}; got {port}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # only where TCP is named asyncio sends at once
-    try:
-        if os.name == "posix":  # or a server that has just ended would seem to hold the port still
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        if isinstance(error, socket.gaierror):
-            raise InvalidArgumentError(f"there is no host {host!r}: {error.strerror}") from error
-        if error.errno == errno.EADDRINUSE:
-            raise InvalidArgumentError(f"port {port} is taken; choose another with --port") from error
-        raise InvalidArgumentError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from m3retriever.errors import InvalidArgumentError, InvalidDocumentError, StoreError, shown
+from m3retriever.hosts import is_this_machine
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 CLOUD_HOST = "trychroma.com"  # Chroma Cloud is at api.trychroma.com
 API_KEY, TENANT, DATABASE = "CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE"  # in the environment, as Chroma names them
 TOKEN_HEADER = "x-chroma-token"
-THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def client_of(
 
 def _headers(host: str, given: Mapping[str, str], *, secret: bool) -> dict[str, str]:
     """The headers to send, the environment's key among them where nobody can read it on the way."""
-    private = secret or host.strip("[]") in THIS_MACHINE
+    private = secret or is_this_machine(host)
     if given and not private:
         raise InvalidArgumentError(
             f"headers would go to {host} in the clear: use ssl=True, forward the port (ssh -L), or give a client of your own"

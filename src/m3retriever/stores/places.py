@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from m3retriever.checks import as_path
 from m3retriever.errors import InvalidArgumentError, shown
+from m3retriever.hosts import is_this_machine
 from m3retriever.stores.database import collections_in
 from m3retriever.stores.names import collection_name
 
@@ -64,7 +65,7 @@ class Place:
     @property
     def same_as(self) -> tuple[object, ...]:
         """Equal for two ways to name one index, as far as the names tell."""
-        host = "127.0.0.1" if self._host in ("localhost", "::1") else self._host
+        host = "127.0.0.1" if is_this_machine(self._host) else self._host
         where = (host, self._port) if self.local is None else self.local.resolve()
         return self.engine, where, collection_name(self.collection)
 

@@ -6,7 +6,6 @@ whichever store makes them. A server's client may be called from any number of t
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import threading
@@ -27,6 +26,7 @@ from m3retriever.errors import (
     StoreLockedError,
     shown,
 )
+from m3retriever.hosts import is_this_machine
 from m3retriever.stores.names import collection_name
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ API_KEY = "QDRANT_API_KEY"  # in the environment
 OLDEST = (1, 16)  # of servers: the first that keeps metadata of a collection
 LONGEST_NAME = 255  # characters of a collection's name
 PORT, GRPC_PORT, TIMEOUT = 6333, 6334, 60
-LOCAL_HOSTS = ("localhost", "localhost.localdomain")
 META_FILE, LOCK_FILE = "meta.json", ".lock"  # of a local folder: what collections it has, and whether it is open
 REFUSED = (401, 403)  # HTTP: no key, or one that may not do this
 CLOSED = "this store is closed; open it again"
@@ -222,19 +221,12 @@ def _checked_key(address: Address, given: str | None) -> str | None:
         return None
     if not isinstance(key, str) or not key.isascii() or not key.isprintable() or key != key.strip() or not key:
         raise InvalidArgumentError("api_key must be a non-empty str of printable ASCII characters")
-    if urlsplit(address.url).scheme == "http" and not _is_this_machine(urlsplit(address.url).hostname or ""):
+    if urlsplit(address.url).scheme == "http" and not is_this_machine(urlsplit(address.url).hostname or ""):
         raise InvalidArgumentError(
             f"an API key over plain http can be read on its way to {urlsplit(address.url).hostname}: use https://, or take "
             f"the key away (api_key, {API_KEY})"
         )
     return key
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() in LOCAL_HOSTS
 
 
 def _server_client(url: str, headers: dict[str, str], timeout: float, prefer_grpc: bool, grpc_port: int) -> QdrantClient:
