@@ -46,9 +46,7 @@ def test_what_is_no_port_is_refused(port):
         listening("127.0.0.1", port)
 
 
-@pytest.mark.parametrize(
-    ("host", "why"), [("no.such.host.invalid", "there is no host"), ("192.0.2.1", "cannot listen on")]
-)
+@pytest.mark.parametrize(("host", "why"), [("no.such.host.invalid", "there is no host"), ("192.0.2.1", "cannot listen on")])
 def test_a_host_that_is_not_ours_is_refused_in_words(host, why):
     with pytest.raises(InvalidArgumentError, match=why):
         listening(host, 0)

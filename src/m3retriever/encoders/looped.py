@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from m3retriever.encoders.engine import Independence
-from m3retriever.encoders.query_cache import QueryCache
+from m3retriever.encoders.query_cache import CachesQueries
 from m3retriever.types import Token
 from m3retriever.vectors import M3Vectors
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from m3retriever.encoders.loop import EncodingLoop
 
 
-class LoopedEncoder:
+class LoopedEncoder(CachesQueries):
     """The methods of an Encoder, given by a loop. A subclass makes the loop and the name.
 
     The vectors of the last 256 queries that came alone are kept, except of very long ones and those that
@@ -27,20 +27,10 @@ class LoopedEncoder:
     """
 
     def __init__(self, loop: EncodingLoop, name: str) -> None:
+        super().__init__()
         self._loop = loop
         self.name, self.dim = name, loop.dim
         self.independence: Independence = getattr(loop.engine, "independence", "never")
-        self._queries = QueryCache()
-
-    @property
-    def cache_hits(self) -> int:
-        """Queries, asked one by one, whose vectors were there."""
-        return self._queries.hits
-
-    @property
-    def cache_misses(self) -> int:
-        """Queries, asked one by one, that had to be encoded."""
-        return self._queries.misses
 
     @property
     def max_length(self) -> int:

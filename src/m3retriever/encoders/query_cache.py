@@ -47,3 +47,20 @@ class QueryCache:
             self._queries[query] = kept
             while len(self._queries) > CACHED_QUERIES:
                 self._queries.popitem(last=False)
+
+
+class CachesQueries:
+    """An encoder with a QueryCache, and what it says of it."""
+
+    def __init__(self) -> None:
+        self._queries = QueryCache()
+
+    @property
+    def cache_hits(self) -> int:
+        """Queries, asked one by one, whose vectors were there."""
+        return self._queries.hits
+
+    @property
+    def cache_misses(self) -> int:
+        """Queries, asked one by one, that had to be encoded."""
+        return self._queries.misses

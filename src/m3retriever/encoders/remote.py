@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import ssl
-import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
-
-from tqdm import tqdm
+from typing import Any
 
 from m3retriever.encoders.answers import (
     MOST_DIMENSIONS,
-    SHOW_PROGRESS_FROM,
     SMALL_BYTES,
     check_answered,
-    check_count,
     is_count,
     is_name,
     listed_texts,
     most_tokens,
 )
+from m3retriever.encoders.elsewhere import EncoderElsewhere, Kind
 from m3retriever.encoders.http import HttpService, Patience, in_order
-from m3retriever.encoders.query_cache import QueryCache
 from m3retriever.errors import (
     EncoderMismatchError,
     InvalidArgumentError,
     InvalidVectorsError,
     ModelLoadError,
     ServiceError,
-    TruncationWarning,
     shown,
 )
-from m3retriever.observing.counters import count
 from m3retriever.types import Token
 from m3retriever.vectors import M3Vectors
 from m3retriever.wire import from_columns
 
 TOKEN_BYTES = 80  # of a token in JSON: three numbers with their names
 
-Kind = Literal["document", "query"]
 
-
-class RemoteEncoder:
+class RemoteEncoder(EncoderElsewhere):
     """The Encoder that an encoding service runs, such as `m3retriever serve --model BAAI/bge-m3`.
 
     It has the name of the service's model, and so opens the indexes of the same model on this machine, and the other way
@@ -93,8 +83,6 @@ class RemoteEncoder:
         An address or a setting without a meaning, or a text that is longer than the service takes.
     """
 
-    source = None
-
     def __init__(
         self,
         url: str,
@@ -108,48 +96,19 @@ class RemoteEncoder:
         allow_insecure: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        check_count(concurrency, "concurrency")
+        super().__init__(concurrency)
         patience = Patience(timeout, retries, deadline)
         self._service = HttpService(url, api_key=api_key, patience=patience, allow_insecure=allow_insecure, tls=tls)
         self._own_key, self._own_tls = api_key is not None, tls is not None
         self._settings: dict[str, Any] = {"timeout": timeout, "retries": retries, "deadline": deadline}
         self._settings |= {"concurrency": concurrency, "allow_insecure": allow_insecure}
-        self._concurrency, self._queries = concurrency, QueryCache()
         self._served = served = _Served.of(self._service, model)
         self.name, self.dim, self.precision, self.max_length = served.name, served.dim, served.precision, served.max_length
-        self.truncated = 0
-        self._counting = threading.Lock()
 
     @property
     def url(self) -> str:
         """Where the service listens."""
         return self._service.url
-
-    @property
-    def cache_hits(self) -> int:
-        """Queries, asked one by one, whose vectors were here."""
-        return self._queries.hits
-
-    @property
-    def cache_misses(self) -> int:
-        """Queries, asked one by one, that had to be encoded."""
-        return self._queries.misses
-
-    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
-        """The three views of n texts, in their order; `progress` shows a bar on long work."""
-        return self._encode(listed_texts(texts), "document", progress=progress)[0]
-
-    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
-        """The three views of n queries; one that comes alone is looked up first. The arrays are the caller's own."""
-        texts = listed_texts(texts)
-        if len(texts) != 1:
-            return self._encode(texts, "query")[0]
-        if (known := self._queries.get(texts[0])) is not None:
-            return known
-        vectors, cut = self._encode(texts, "query")
-        if not cut:  # what is cut is to warn each time
-            self._queries.keep(texts[0], vectors)
-        return vectors
 
     def tokenize(self, text: str) -> list[Token]:
         """The tokens that have a ColBERT vector, in order, with the characters they cover; a request each."""
@@ -182,31 +141,8 @@ class RemoteEncoder:
             )
         return partial(type(self), self.url, model=self.name, **self._settings), ()
 
-    def _encode(self, texts: list[str], kind: Kind, *, progress: bool = False) -> tuple[M3Vectors, int]:
-        """The vectors, and how many texts were cut."""
-        pieces = list(self._served.pieces(texts))
-        parts, cut = [], 0
-        show = progress and len(texts) >= SHOW_PROGRESS_FROM
-        with tqdm(total=len(texts), desc="encoding", unit="text", disable=not show) as bar:
-            for part, less in in_order(partial(self._piece, kind), pieces, self._concurrency):
-                parts.append(part)
-                cut += less
-                bar.update(len(part))
-        if cut:
-            self._report(cut, len(texts))
-        vectors = M3Vectors.concat(parts, dim=self.dim)
-        return (vectors.copy() if len(parts) == 1 else vectors), cut  # what comes from the wire cannot be written to
-
-    def _report(self, cut: int, texts: int) -> None:
-        with self._counting:
-            self.truncated += cut
-        count("truncations", cut)
-        limit = "the model reads" if self.max_length is None else f"{self.max_length} tokens"
-        warnings.warn(
-            f"{cut} of {texts} texts are longer than {limit}; what comes after was not encoded: split them into passages",
-            TruncationWarning,
-            stacklevel=4,
-        )
+    def _parts(self, texts: list[str], kind: Kind) -> Iterator[tuple[M3Vectors, int]]:
+        return in_order(partial(self._piece, kind), list(self._served.pieces(texts)), self._concurrency)
 
     def _piece(self, kind: Kind, texts: list[str]) -> tuple[M3Vectors, int]:
         """The answer to one request, checked."""

@@ -12,37 +12,29 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
-import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from m3retriever.encoders.answers import (
     MOST_DIMENSIONS,
-    SHOW_PROGRESS_FROM,
     SMALL_BYTES,
     check_answered,
-    check_count,
     is_count,
     is_name,
-    listed_texts,
     most_tokens,
 )
+from m3retriever.encoders.elsewhere import EncoderElsewhere, Kind
 from m3retriever.encoders.http import HttpService, Patience, in_order
-from m3retriever.encoders.query_cache import QueryCache
 from m3retriever.errors import (
     EncoderMismatchError,
     InvalidArgumentError,
     ModelLoadError,
     ServiceError,
-    TruncationWarning,
     shown,
 )
-from m3retriever.observing.counters import count
 from m3retriever.types import MODES, Mode
 from m3retriever.vectors import FloatArray, M3Vectors
 
@@ -63,7 +55,7 @@ TASKS: dict[Mode, Literal["embed", "token_classify", "token_embed"]] = {
 """vLLM's name for what each mode needs."""
 
 
-class VLLMEncoder:
+class VLLMEncoder(EncoderElsewhere):
     """BGE-M3 in vLLM: `vllm serve BAAI/bge-m3 --hf-overrides '{"architectures": ["BgeM3EmbeddingModel"]}'`.
 
     Newer vLLM serves one task a process (`--pooler-config.task`), so that three are needed, each with an address. Tokens
@@ -97,8 +89,8 @@ class VLLMEncoder:
         No answer, or one that is no vectors.
     """
 
-    source = None  # as of RemoteEncoder: an index keeps no address
     precision = None  # vLLM does not say
+    max_length: int
 
     def __init__(
         self,
@@ -117,7 +109,7 @@ class VLLMEncoder:
         allow_insecure: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        check_count(concurrency, "concurrency")
+        super().__init__(concurrency)
         if not is_count(max_length) or max_length < 3 or not is_name(model) or not (name is None or is_name(name)):
             raise InvalidArgumentError(
                 f"max_length must be an integer >= 3, model and name are names; got {shown((max_length, model, name))}"
@@ -128,9 +120,7 @@ class VLLMEncoder:
         known = {one: HttpService(one, patience=patience, **how) for one in set(urls.values())}
         self._services = {mode: known[urls[mode]] for mode in MODES}
         self.model, self.name = model, f"vllm:{model}" if name is None else name
-        self._concurrency, self._queries = concurrency, QueryCache()
-        self.truncated, self.dim = 0, MOST_DIMENSIONS  # until the first answer says how many they are
-        self._counting = threading.Lock()
+        self.dim = MOST_DIMENSIONS  # until the first answer says how many they are
         self.max_length = min(max_length, *(self._reads(service) for service in known.values()))
         self.dim = self._looked_at()
 
@@ -142,22 +132,6 @@ class VLLMEncoder:
             raise InvalidArgumentError(f"vLLM takes one address or three (dense, sparse, colbert); got {len(urls)}")
         dense, sparse, colbert = urls * 3 if len(urls) == 1 else urls
         return cls(dense, sparse_url=sparse, colbert_url=colbert)
-
-    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> M3Vectors:
-        """The three views of n texts, in their order; `progress` shows a bar on long work."""
-        return self._encode(listed_texts(texts), progress=progress)[0]
-
-    def encode_queries(self, texts: Sequence[str]) -> M3Vectors:
-        """As `encode_documents`; the last 256 queries that came alone are kept."""
-        texts = listed_texts(texts)
-        if len(texts) != 1:
-            return self._encode(texts)[0]
-        if (known := self._queries.get(texts[0])) is not None:
-            return known
-        vectors, cut = self._encode(texts)
-        if not cut:
-            self._queries.keep(texts[0], vectors)
-        return vectors
 
     def close(self) -> None:
         """End the connections; later calls raise a ServiceError."""
@@ -198,30 +172,13 @@ class VLLMEncoder:
 
     # -- encoding ----------------------------------------------------------------------------------
 
-    def _encode(self, texts: list[str], *, progress: bool = False) -> tuple[M3Vectors, int]:
-        """The vectors, and how many texts were cut."""
+    def _parts(self, texts: list[str], kind: Kind) -> Iterator[tuple[M3Vectors, int]]:  # no difference to it
         ids = list(in_order(self._ids, texts, self._concurrency))
         cut = sum(len(row) > self.max_length for row in ids)
         ids = [row if len(row) <= self.max_length else [*row[: self.max_length - 1], END] for row in ids]
-        parts, show = [], progress and len(texts) >= SHOW_PROGRESS_FROM
-        with tqdm(total=len(texts), desc="encoding", unit="text", disable=not show) as bar:
-            for part in in_order(self._batch, list(_batches(ids)), self._concurrency):
-                parts.append(part)
-                bar.update(len(part))
-        if cut:
-            self._report(cut, len(texts))
-        return M3Vectors.concat(parts, dim=self.dim), cut
-
-    def _report(self, cut: int, texts: int) -> None:
-        with self._counting:
-            self.truncated += cut
-        count("truncations", cut)
-        warnings.warn(
-            f"{cut} of {texts} texts are longer than {self.max_length} tokens; what comes after was not encoded: "
-            "split them into passages",
-            TruncationWarning,
-            stacklevel=4,
-        )
+        for part in in_order(self._batch, list(_batches(ids)), self._concurrency):
+            yield part, cut
+            cut = 0
 
     def _ids(self, text: str) -> list[int]:
         """A text's token ids, <s> first and </s> last; /tokenize takes one text a request."""
