@@ -1,10 +1,8 @@
 """The images and compose files, as far as they can be checked without a container engine: none of them is built here."""
 
-import ast
 import fnmatch
 import http.client
 import http.server
-import inspect
 import json
 import os
 import re
@@ -21,8 +19,9 @@ import pytest
 import typer
 import yaml
 
-from m3retriever import Document, HashingEncoder, M3Index, QdrantStore
+from m3retriever import Document, M3Index
 from m3retriever.cli import COMMANDS, app
+from m3retriever.stores.places import place_of
 
 try:
     import tomllib
@@ -309,19 +308,15 @@ def test_the_commands_of_the_page_are_commands_and_their_files_are_there():
         assert f"${{{name}:" in (DOCKER / STACK).read_text(encoding="utf-8")
 
 
-def test_the_page_s_way_to_make_a_collection_works(tmp_path):
-    code = "\n".join(lines_of("python"))
-    [made] = [
-        node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "QdrantStore"
-    ]
-    given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in made.keywords}
-    assert set(given) <= set(inspect.signature(QdrantStore).parameters)
-    store = QdrantStore(path=tmp_path / "local", **given)  # local mode, which has no shards
-    store.source = "hashing"
-    with M3Index(HashingEncoder(), store) as index:
-        index.store.remember()
-    with M3Index.open(f"qdrant:{tmp_path / 'local'}", collection="documents") as index:
-        assert (len(index), index.encoder.name) == (0, HashingEncoder().name)
+def test_the_page_s_addresses_say_how_a_collection_is_made(monkeypatch):
+    opened = []
+    monkeypatch.setattr("m3retriever.stores.qdrant.QdrantStore", lambda **settings: opened.append(settings))
+    addresses = [word for line in lines_of("bash") for word in shlex.split(line) if "?" in word]
+    assert len(addresses) == 2
+    for address in addresses:
+        place_of(address).open()
+    made = {"shards": 6, "replicas": 2, "write_consistency": 2}
+    assert opened == [{"collection": "documents", "read_only": False, "url": "http://127.0.0.1:6333", **made}] * 2
 
 
 # -- the health checks ---------------------------------------------------------------------------------

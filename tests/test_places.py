@@ -49,7 +49,17 @@ def test_a_path_or_an_address_says_engine_collection_and_folder(given, collectio
         ("chroma://db:nine", None, "is such as chroma://host:8000/collection"),
         ("chroma://db:99999", None, "is such as chroma://host:8000/collection"),
         ("chroma://db/a/b", None, "is such as chroma://host:8000/collection"),
-        ("chroma://db/notes?key=1", None, "is such as chroma://host:8000/collection"),
+        ("chroma://db/notes?shards=1", None, "chroma://host:8000/collection, and nothing behind it; got a question mark"),
+        (
+            "qdrant://db/notes?shards=0",
+            None,
+            "stands shards=1&replicas=1&write_consistency=1 or some of them",
+        ),
+        ("qdrant://db/notes?shards=6&shards=5", None, "each once and at least 1; got something else"),
+        ("qdrant://db/notes?shards", None, "got something else"),
+        ("qdrant://db/notes?shards=six", None, "got something else"),
+        ("qdrant://db/notes?parts=6", None, "got something else"),
+        ("qdrant://db/notes#shards=6", None, "is such as qdrant://host:6333/collection"),
         ("chroma://db/notes", "others", "got 'others' as well: give one of them"),
         ("chroma://db/x", None, "a collection name has 3 to 512 characters"),
         ("chroma:127.0.0.1:8000/notes", None, "an address is a str such as"),
@@ -66,6 +76,25 @@ def test_a_password_in_an_address_is_refused_and_not_repeated():
     with pytest.raises(InvalidArgumentError, match="holds no password") as refused:
         place_of("qdrant://user:hunter2@db/notes")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["qdrant://db/notes?api_key=hunter2", "chroma://db/notes?hunter2", "qdrant://?hunter2"])
+def test_nor_is_what_stands_behind_a_question_mark(address):
+    with pytest.raises(InvalidArgumentError) as refused:
+        place_of(address)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_how_a_collection_is_made_stands_behind_its_address_and_changes_nothing_else(monkeypatch):
+    opened = []
+    monkeypatch.setattr("m3retriever.stores.qdrant.QdrantStore", lambda **settings: opened.append(settings))
+    plain, made = place_of("qdrant://db/notes"), place_of("qdrant://db/notes?shards=6&replicas=2&write_consistency=2")
+    assert (made.collection, made.folder, made.same_as) == (plain.collection, plain.folder, plain.same_as)
+    assert made.name == "qdrant://db/notes"
+    plain.open()
+    made.open(read_only=True)
+    assert opened[0] == {"collection": "notes", "read_only": False, "url": "http://db:6333"}
+    assert opened[1] == {**opened[0], "read_only": True, "shards": 6, "replicas": 2, "write_consistency": 2}
 
 
 def test_databases_have_folders_of_their_own(monkeypatch):

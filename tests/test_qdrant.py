@@ -6,10 +6,12 @@ import socket
 import sys
 import threading
 import uuid
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import qdrant_client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +35,6 @@ from m3retriever.stores.qdrant import QdrantStore
 from m3retriever.testing import check_store
 from m3retriever.types import BindsModel, HoldsVectors, ListsIds
 
-qdrant_client = pytest.importorskip("qdrant_client")
 models = qdrant_client.models
 
 ENCODER = HashingEncoder()
@@ -388,6 +389,27 @@ def test_a_collection_is_made_with_what_was_asked_for():
     assert asked["vectors_config"]["colbert"].hnsw_config.m == 0
     assert asked["vectors_config"]["dense"].hnsw_config is None
     assert asked["sparse_vectors_config"]["sparse"].modifier is None
+    client.close()
+
+
+def test_a_collection_that_was_made_otherwise_is_said_to_stay_so(monkeypatch):
+    monkeypatch.setattr("m3retriever.stores.qdrant_collection.index_payload", lambda connection: None)  # which local mode lacks
+    client = Recorder(":memory:")
+    filled(QdrantStore(client=client, collection="asked"), ["red fox"])
+    held = client.get_collection("asked")
+    held.config.params.shard_number, held.config.params.replication_factor = 3, 2
+    client.get_collection = lambda collection_name: held
+    like_a_server = QdrantStore(client=client, collection="asked", shards=6, replicas=2)
+    like_a_server._connection.local = False  # local mode has no shards to compare
+    words = r"was made before, with shards 3 \(asked for: 6\), replicas 2 \(asked for: 2\), write_consistency .*; it stays so"
+    with pytest.warns(UserWarning, match=words):
+        filled(like_a_server, ["blue whale"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filled(like_a_server, ["once is enough"])
+        as_it_is = QdrantStore(client=client, collection="asked", shards=3, replicas=2)
+        as_it_is._connection.local = False
+        filled(as_it_is, ["green frog"])
     client.close()
 
 

@@ -5,6 +5,7 @@ import os
 import uuid
 
 import pytest
+import qdrant_client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,6 @@ from m3retriever.stores import qdrant_reading
 from m3retriever.stores.qdrant import QdrantStore
 from m3retriever.stores.qdrant_filter import DEEPEST, LONGEST_TERM, narrowed, number_key, terms
 from m3retriever.stores.qdrant_filter import numbers as numbers_of
-
-qdrant_client = pytest.importorskip("qdrant_client")
 
 ENCODER = HashingEncoder(16)
 TEXTS = ["red fox", "blue whale", "red whale 中文", "", "fox fox"]

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from benchmarks.scale_page import MEASURED, shown
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3retriever import ChromaStore, PooledEncoder, QdrantStore
+from m3retriever import ChromaStore, PooledEncoder
 from m3retriever.cli import app
+from m3retriever.stores.places import place_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "scale.md").read_text(encoding="utf-8")
@@ -203,9 +205,10 @@ def test_the_page_s_commands_are_commands_and_its_settings_settings():
     assert {name for name, _ in commands} == {"copy", "index"}
     for name, rest in commands:
         with root.make_context("m3retriever", [name]) as context:
-            root.get_command(context, name).make_context(name, rest.split(), parent=context)
+            root.get_command(context, name).make_context(name, shlex.split(rest), parent=context)
+    [address] = {word for _, rest in commands for word in shlex.split(rest) if "?" in word}
+    assert place_of(address).collection == "documents"  # which refuses what cannot be said behind an address
     for what, names in (
-        (QdrantStore, ("shards", "replicas", "write_consistency")),
         (ChromaStore, ("dense",)),
         (PooledEncoder, ()),
     ):

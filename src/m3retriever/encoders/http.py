@@ -294,7 +294,7 @@ def checked_url(url: str) -> str:
         raise InvalidArgumentError(f"{wanted}; got {shown(url)}") from None
     usable = parsed.scheme in ("http", "https") and parsed.host and 0 < (parsed.port or 1) < 65536 and not re.search(r"\s", url)
     if not usable or parsed.query or parsed.fragment:
-        raise InvalidArgumentError(f"{wanted}; got {shown(url)}")
+        raise InvalidArgumentError(f"{wanted}; got {shown(re.split('[?#]', url)[0])}{' and more' * ('?' in url or '#' in url)}")
     return str(parsed).rstrip("/?#")
 
 

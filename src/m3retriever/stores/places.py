@@ -5,6 +5,7 @@
     qdrant://host:6333/collection        a Qdrant server; qdrant+https:// with TLS
     qdrant:./folder                      Qdrant's local mode, for trying it: every vector is in memory
 
+How a Qdrant collection is made may stand behind its address: qdrant://host:6333/notes?shards=6&replicas=2&write_consistency=2.
 Keys come from the environment (CHROMA_API_KEY, QDRANT_API_KEY), never from an address, and go over TLS or to this
 machine only. What belongs to an index of a server and is kept in files, such as its profile, lies in a folder of
 the user's, one for each address and, of Chroma, for each database that the environment names: `Place.folder`.
@@ -13,11 +14,12 @@ the user's, one for each address and, of Chroma, for each database that the envi
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from m3retriever.checks import as_path
 from m3retriever.errors import InvalidArgumentError, shown
@@ -32,6 +34,7 @@ PORTS = {"chroma": 8000, "qdrant": 6333}
 SCHEMES = tuple(f"{engine}{tls}" for engine in PORTS for tls in ("", "+https"))
 HOME = "M3RETRIEVER_HOME"  # in the environment: where the folders of servers' indexes lie
 LOCAL = "qdrant:"
+MADE = ("shards", "replicas", "write_consistency")  # how a new Qdrant collection is made; `QdrantStore` explains them
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Place:
     @property
     def name(self) -> str:
         """How people call it: the folder's name, or the address."""
-        return self.local.resolve().name if self.local is not None else self.given
+        return self.local.resolve().name if self.local is not None else self.given.partition("?")[0]
 
     @property
     def is_folder(self) -> bool:
@@ -100,7 +103,7 @@ class Place:
             return ChromaStore(collection=self.collection, read_only=read_only, **where)
         from m3retriever.stores.qdrant import QdrantStore
 
-        return QdrantStore(collection=self.collection, read_only=read_only, **self._qdrant)
+        return QdrantStore(collection=self.collection, read_only=read_only, **self._qdrant, **_made(self.url))
 
     @property
     def _host(self) -> str:
@@ -134,7 +137,7 @@ def place_of(given: str | Path | Place, collection: str | None = None) -> Place:
     Raises
     ------
     InvalidArgumentError
-        An address of another scheme, with a password, a question mark or more than a collection after the host, or
+        An address of another scheme, with a password, with more than a collection and how it is made after the host, or
         with a collection where another is asked for; a collection's name that no engine takes.
     """
     if isinstance(given, Place):
@@ -185,7 +188,24 @@ def _checked(text: str) -> SplitResult:
     if url.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise InvalidArgumentError(f"an address begins with one of {known}; got {shown(text)}")
-    if not url.hostname or port == 0 or url.query or url.fragment or "/" in url.path.strip("/"):
-        such = f"{url.scheme}://host:{PORTS[engine]}/collection"
-        raise InvalidArgumentError(f"an address is such as {such}; got {shown(text)}")
+    such = f"{url.scheme}://host:{PORTS[engine]}/collection"
+    if not url.hostname or port == 0 or url.fragment or "/" in url.path.strip("/"):
+        raise InvalidArgumentError(f"an address is such as {such}; got {shown(text.partition('?')[0])}")
+    if url.query and engine != "qdrant":
+        raise InvalidArgumentError(f"an address is such as {such}, and nothing behind it; got a question mark")
+    _made(url)
     return url
+
+
+def _made(url: SplitResult | None) -> dict[str, Any]:
+    """How a collection is to be made, from behind the question mark; InvalidArgumentError, which does not repeat it: it could
+    be a key."""
+    given = [] if url is None else parse_qsl(url.query, keep_blank_values=True)
+    made = {name: int(value) for name, value in given if name in MADE and re.fullmatch("[1-9][0-9]{0,5}", value)}
+    if len(made) < len(given):
+        wanted = "&".join(f"{name}=1" for name in MADE)
+        raise InvalidArgumentError(
+            f"behind the ? of a Qdrant address stands {wanted} or some of them, each once and at least 1; got something else "
+            "(a key goes into QDRANT_API_KEY)"
+        )
+    return made

@@ -326,6 +326,7 @@ class QdrantStore:
                 held = qdrant_collection.create(self._connection, Settings(dim, model, self.source), self._layout)
             elif not self._indexed:
                 qdrant_collection.index_payload(self._connection)
+                qdrant_collection.warn_of_another_layout(self._connection, self._layout)
             self._indexed = True
             self._check_dim(held, dim)
             if model is not None:

@@ -9,6 +9,7 @@ metadata  of the collection: {"m3retriever": {"format", "model", "source", "dim"
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -113,6 +114,23 @@ def create(connection: Connection, settings: Settings, layout: Layout) -> Settin
         settings = made
     index_payload(connection)
     return settings
+
+
+def warn_of_another_layout(connection: Connection, layout: Layout) -> None:
+    """Say so where a collection that is there was made otherwise than is asked for now: it stays as it is."""
+    if connection.local:  # which has neither shards nor copies
+        return
+    params = connection.call("get_collection").config.params
+    held = (params.shard_number, params.replication_factor, params.write_consistency_factor)
+    asked = (layout.shards, layout.replicas, layout.write_consistency)
+    if any(want not in (None, has) for want, has in zip(asked, held, strict=True)):
+        names = ("shards", "replicas", "write_consistency")
+        said = ", ".join(f"{name} {has} (asked for: {want})" for name, has, want in zip(names, held, asked, strict=True))
+        warnings.warn(
+            f"the collection {connection.name!r} was made before, with {said}; it stays so: copy it into a new one",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def index_payload(connection: Connection) -> None:
