@@ -1,6 +1,7 @@
 """What all tests share: offline, and helpers that make small collections."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from m3retriever.demo.run import demo_folder
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' processes share the cores; torch's threads would wait for each other
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & by a script: whatever a test starts would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
