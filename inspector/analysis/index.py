@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from m3retriever.types import IntArray
 SAMPLE = 500  # documents whose sizes are looked at
 BINS = 30  # of the histogram
 ROWS = 200  # documents listed
+LARGEST_COUNT = 10**12  # of changes
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 METADATA_CHARACTERS, VALUE_CHARACTERS = 300, 100
 
@@ -115,6 +117,12 @@ def size_in_words(count: int) -> str:
     """A number of bytes with its unit: `size_in_words(8949760)` is "8.9 MB"."""
     power = 0 if count < 1_000 else min(int(math.log10(count) / 3), len(UNITS) - 1)
     return f"{count} {UNITS[0]}" if power == 0 else f"{count / 1_000**power:.1f} {UNITS[power]}"
+
+
+def revision_in_words(revision: int) -> str:
+    """A revision as people compare it: a store's count of changes as it is, and one made of a time (Qdrant's, 28 digits) as
+    eight hexadecimal digits that change with it."""
+    return f"{revision:,}" if revision < LARGEST_COUNT else f"#{zlib.crc32(str(revision).encode()):08x}"
 
 
 # -- the profile -----------------------------------------------------------------------------------

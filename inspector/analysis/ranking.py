@@ -50,12 +50,15 @@ class Part:
 
 
 def title_of(document: Document) -> str:
-    """The metadata's title, else the first line of the text, else the id."""
+    """The metadata's title, else the first line of the text that has a letter or a digit (a table's rule has none), else the
+    first line, else the id."""
     title = document.metadata.get("title")
     if isinstance(title, str) and title.strip():
         return title.strip()
     lines = document.text.strip().splitlines()
-    return lines[0].strip()[:TITLE_CHARACTERS] if lines else document.id
+    if not lines:
+        return document.id
+    return next((line for line in lines if any(map(str.isalnum, line))), lines[0]).strip()[:TITLE_CHARACTERS]
 
 
 def top_ids(scores: ModeScores, fused: FloatArray, k: int) -> list[str]:

@@ -84,7 +84,7 @@ def _numbers(info: dict[str, Any], t: Translate) -> None:
     shown = {
         "documents": f"{info['documents']:,}",
         "without_vectors": f"{info['without_vectors']:,}",
-        "revision": f"{info['revision']:,}",
+        "revision": analysis.revision_in_words(info["revision"]),
         **({} if info["bytes_on_disk"] is None else {"bytes_on_disk": analysis.size_in_words(info["bytes_on_disk"])}),
     }
     markup.show(markup.tiles([markup.Tile(name, t(f"index.fact_{name}"), value) for name, value in shown.items()]))

@@ -23,6 +23,8 @@ def rows(k=3, threshold=None):
         (Document("1", "text", {"title": " Given "}), "Given"),
         (Document("1", "\n First line \nsecond", {}), "First line"),
         (Document("1", "x" * 200, {}), "x" * 80),
+        (Document("1", "|---|:-:|\n***\n| 一 | two |\nthree", {}), "| 一 | two |"),
+        (Document("1", "---\n...", {}), "---"),
         (Document("1", "text", {"title": 7}), "text"),
         (Document("1", "text", {"title": "  "}), "text"),
         (Document("1", "  ", {}), "1"),

@@ -93,6 +93,13 @@ def test_a_profile_written_by_hand_may_say_anything():
     assert fits[1].table == [{"": "empty"}]
 
 
+def test_a_revision_is_a_count_or_a_short_mark_that_changes_with_it():
+    assert [analysis.revision_in_words(count) for count in (0, 12_345)] == ["0", "12,345"]
+    marks = [analysis.revision_in_words((1795346463089434635 << 40) + documents) for documents in (162, 162, 163)]
+    assert marks[0] == marks[1] != marks[2]
+    assert re.fullmatch("#[0-9a-f]{8}", marks[0])
+
+
 def test_ids_are_found_by_a_part_the_whole_one_first():
     assert analysis.ids_like(["xab", "AB", "ab", "c"], "ab") == ["ab", "xab", "AB"]
 
