@@ -9,6 +9,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from torture.server import QdrantServer
 
 from m3retriever.demo.run import demo_folder
 
@@ -39,6 +40,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Path
             done = run_demo(shared / "demo")
             printed.write_text(done.stdout, encoding="utf-8")
     return demo_folder(shared / "demo"), printed.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def qdrant_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Qdrant server's address: the one that QDRANT_URL names, or its engine as a server."""
+    if url := os.environ.get("QDRANT_URL"):
+        yield url
+        return
+    pytest.importorskip("qdrant_edge")
+    with QdrantServer(tmp_path_factory.mktemp("qdrant")) as server:
+        yield server.url
 
 
 def run_demo(path: Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""QdrantStore: in memory and in a folder, and on a server where QDRANT_URL names one."""
+"""QdrantStore: in memory, in a folder, and on a server."""
 
 import json
 import os
@@ -32,27 +32,26 @@ from m3retriever import (
 from m3retriever.errors import StoreLockedError
 from m3retriever.stores import qdrant_points, qdrant_search
 from m3retriever.stores.qdrant import QdrantStore
+from m3retriever.stores.qdrant_filter import point_id
 from m3retriever.testing import check_store
 from m3retriever.types import BindsModel, HoldsVectors, ListsIds
 
 models = qdrant_client.models
 
 ENCODER = HashingEncoder()
-URL = os.environ.get("QDRANT_URL")
 
 
 @pytest.fixture(params=["memory", "folder", "server"])
 def make(request, tmp_path):
     """How to open a store: a new collection with each call, or one by its name again."""
-    if request.param == "server" and not URL:
-        pytest.skip("QDRANT_URL names no server")
+    url = request.getfixturevalue("qdrant_url") if request.param == "server" else None
     shared = qdrant_client.QdrantClient(":memory:") if request.param == "memory" else None
     names, opened = [], []
 
     def make(name=None, **settings):
         name = name or f"m3-{uuid.uuid4().hex}"
         names.append(name)
-        where = {"memory": {"client": shared}, "folder": {"path": tmp_path / name}, "server": {"url": URL}}[request.param]
+        where = {"memory": {"client": shared}, "folder": {"path": tmp_path / name}, "server": {"url": url}}[request.param]
         opened.append(QdrantStore(collection=name, **where, **settings))
         return opened[-1]
 
@@ -60,7 +59,7 @@ def make(request, tmp_path):
     for store in opened:
         store.close()
     if request.param == "server":
-        client = qdrant_client.QdrantClient(url=URL, api_key=os.environ.get("QDRANT_API_KEY"))
+        client = qdrant_client.QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"))
         for name in names:
             client.delete_collection(name)
         client.close()
@@ -228,9 +227,10 @@ keys = st.text(min_size=1, max_size=8).filter(lambda key: key[0] not in "#$" and
 awkward = st.sampled_from(["a.b", 'a"b', "a[0]", "a[]", " ", "a b", "\\", "id", "text", "metadata", "\0", "中", "__proto__"])
 
 
-@pytest.fixture(scope="module")
-def kept():
-    client = qdrant_client.QdrantClient(url=URL) if URL else qdrant_client.QdrantClient(":memory:")
+@pytest.fixture(scope="module", params=["memory", "server"])
+def kept(request):
+    where = {"location": ":memory:"} if request.param == "memory" else {"url": request.getfixturevalue("qdrant_url")}
+    client = qdrant_client.QdrantClient(**where)
     store = QdrantStore(client=client, collection=f"kept-{uuid.uuid4().hex}")
     yield store
     client.delete_collection(store._connection.name)
@@ -411,6 +411,59 @@ def test_a_collection_that_was_made_otherwise_is_said_to_stay_so(monkeypatch):
         as_it_is._connection.local = False
         filled(as_it_is, ["green frog"])
     client.close()
+
+
+class Meddling(qdrant_client.QdrantClient):
+    """A client behind whose back others change documents after each dense query of a request for scores."""
+
+    meddle = None
+
+    def query_batch_points(self, collection_name, requests):
+        answers = []
+        for request in requests:
+            answers += super().query_batch_points(collection_name, requests=[request])
+            if self.meddle is not None and request.using == "dense" and request.filter is not None:
+                self.meddle()
+        return answers
+
+
+@pytest.fixture
+def meddling():
+    client = Meddling(":memory:")
+    filled(QdrantStore(client=client, collection="changing"), ["red fox", "blue fox", "", "green fox"])
+    yield client, QdrantStore(client=client, collection="changing")
+    client.close()
+
+
+def test_a_document_that_goes_while_it_is_scored_is_left_out_and_not_shown_in_part(meddling):
+    client, store = meddling
+    client.meddle = lambda: "d1" in store.ids() and store.delete(["d1"])
+    found = store.search(query("blue fox"), depth=4)
+    client.meddle = None
+    assert sorted(found.ids) == ["d0", "d2", "d3"]
+    same(found, store.search(query("blue fox"), depth=4))
+
+
+def test_a_document_that_is_made_anew_while_it_is_scored_is_scored_as_it_is_now(meddling):
+    client, store = meddling
+    retrieve, seen = client.retrieve, []
+
+    def away():
+        client.meddle = None
+        client.delete("changing", points_selector=[point_id("d1")])
+
+    def back(*given, **named):
+        if not seen:  # the look at what did not answer in every mode
+            store.add([Document("d1", "blue whale")], ENCODER.encode_documents(["blue whale"]))
+        seen.append(named["ids"])
+        return retrieve(*given, **named)
+
+    client.meddle, client.retrieve = away, back
+    found = store.search(query("blue fox"), depth=4)
+    assert seen[0] == [point_id("d1")]
+    place = found.ids.index("d1")
+    np.testing.assert_array_equal(found.values[place], store.score(query("blue fox"), ["d1"]).values[0])
+    assert found.values[place].min() > 0
 
 
 def test_by_default_only_dense_vectors_have_codes_for_nothing_reads_those_of_tokens():

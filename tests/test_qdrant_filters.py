@@ -1,7 +1,6 @@
 """Filters in a QdrantStore: exactly the documents that MemoryStore lets through, whoever looks at them."""
 
 import math
-import os
 import uuid
 
 import pytest
@@ -69,17 +68,11 @@ metadata = st.dictionaries(st.sampled_from(KEYS), values, max_size=3)
 any_number = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | numbers
 
 
-def connect():
-    """A store on the server of the environment, or in memory."""
-    url = os.environ.get("QDRANT_URL")
-    client = qdrant_client.QdrantClient(url=url) if url else qdrant_client.QdrantClient(":memory:")
-    name = f"filters-{uuid.uuid4().hex}"
-    return client, QdrantStore(client=client, collection=name)
-
-
-@pytest.fixture(scope="module")
-def store():
-    client, store = connect()
+@pytest.fixture(scope="module", params=["memory", "server"])
+def store(request):
+    where = {"location": ":memory:"} if request.param == "memory" else {"url": request.getfixturevalue("qdrant_url")}
+    client = qdrant_client.QdrantClient(**where)
+    store = QdrantStore(client=client, collection=f"filters-{uuid.uuid4().hex}")
     yield store
     client.delete_collection(store._connection.name)
     store.close()

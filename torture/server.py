@@ -1,4 +1,4 @@
-"""A Chroma server that is killed and started again."""
+"""Servers that are killed and started again: Chroma's, and Qdrant's engine as a server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ PATIENCE = 60.0  # seconds to wait for a process or a server
 class Server:
     """`chroma run` on a folder, at a port that stays the same when it is started again."""
 
+    heartbeat = "/api/v2/heartbeat"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with socket.socket() as one:
@@ -25,19 +27,26 @@ class Server:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        program = str(Path(sys.executable).with_name("chroma"))
-        command = [program, "run", "--path", str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)
+        self._process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)
         end = time.monotonic() + PATIENCE
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"chroma run does not answer; it ended with {self._process.poll()}")
+                raise RuntimeError(f"{self._command()} does not answer; it ended with {self._process.poll()}")
             time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def _command(self) -> list[str]:
+        program = str(Path(sys.executable).with_name("chroma"))
+        return [program, "run", "--path", str(self.folder), "--host", "127.0.0.1", "--port", str(self.port)]
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v2/heartbeat", timeout=5):
+            with urllib.request.urlopen(f"{self.url}{self.heartbeat}", timeout=5):
                 return True
         except (urllib.error.URLError, OSError):
             return False
@@ -57,3 +66,12 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+class QdrantServer(Server):
+    """Qdrant's engine behind a part of its REST interface (`qdrant_engine.py`)."""
+
+    heartbeat = "/"
+
+    def _command(self) -> list[str]:
+        return [sys.executable, str(Path(__file__).with_name("qdrant_engine.py")), str(self.port), str(self.folder)]

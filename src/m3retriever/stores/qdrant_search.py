@@ -19,7 +19,7 @@ from m3retriever.scoring import dense_score, sparse_scores
 from m3retriever.stores.candidates import best, union
 from m3retriever.stores.qdrant_connection import Connection
 from m3retriever.stores.qdrant_filter import among
-from m3retriever.stores.qdrant_points import COLBERT, DENSE, OUR_ID, SPARSE, id_of, query_of, vectors_of
+from m3retriever.stores.qdrant_points import COLBERT, DENSE, OUR_ID, SIZES, SPARSE, id_of, query_of, sizes_of, vectors_of
 from m3retriever.types import MODES, Mode, ModeScores
 from m3retriever.vectors import FloatArray, M3Vectors
 
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 DenseSearch: TypeAlias = Literal["hnsw", "exact"]
+BoolArray: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 ROUNDING = 1e-6  # what float32 sums of 1,024 products are off by at most, relative to the vectors' lengths: 2e-7 was seen
 BEYOND = 8  # results asked for beyond the depth, so that a tie at its end is seen
 MOST_TIED = 2_000  # results beyond the depth among which a tie is decided; what ties with more is cut where Qdrant cuts it
 READ_AT_ONCE = 256  # points whose vectors are read to decide a tie
 SCORED_AT_ONCE = 2_000  # points
-EF_DEPTHS = 2  # HNSW's candidate list, in depths: what keeps recall up on clustered data
-LEAST_EF = 128
+MOST_ATTEMPTS = 3  # at points that change while they are scored
+EF_DEPTHS = 16  # HNSW's candidate list, in depths: `benchmarks/qdrant.py` finds .997 of the best 100 of 20,000 so, .87 with 2
+LEAST_EF, MOST_EF = 128, 10_000
 OVERSAMPLING = 2.0  # of what int8 codes find, how much more is scored by the originals
 
 
@@ -69,9 +71,29 @@ def search(connection: Connection, query: M3Vectors, depth: int, allowed: models
     return ModeScores(tuple(ids[row] for row in rows), values[rows], tuple(found_by[row] for row in rows))
 
 
-def score(connection: Connection, query: M3Vectors, points: Sequence[str]) -> tuple[FloatArray, np.ndarray]:
-    """Points' scores in every mode, (n, 3) float32 in the order of MODES, and which of them are there, (n,) bool."""
+def score(connection: Connection, query: M3Vectors, points: Sequence[str]) -> tuple[FloatArray, BoolArray]:
+    """Points' scores in every mode, (n, 3) float32 in the order of MODES, and which of them are there, (n,) bool.
+
+    The modes are asked for in one request, but a server answers them one after the other: a point that is deleted or
+    replaced meanwhile may have answered in some only. Such a point is asked for again.
+    """
+    values, there, whole = _asked_for(connection, query, points)
+    for _ in range(MOST_ATTEMPTS):
+        torn = np.flatnonzero(there & ~whole).tolist()
+        if not torn:
+            break
+        held = _token_counts(connection, [points[row] for row in torn])
+        there[[row for row in torn if points[row] not in held]] = False
+        whole[[row for row in torn if not held.get(points[row])]] = True  # without tokens there is nothing to answer with
+        if again := [row for row in torn if held.get(points[row])]:
+            values[again], there[again], whole[again] = _asked_for(connection, query, [points[row] for row in again])
+    return values, there
+
+
+def _asked_for(connection: Connection, query: M3Vectors, points: Sequence[str]) -> tuple[FloatArray, BoolArray, BoolArray]:
+    """The scores, which points have answered for dense, and which in every part of the query's tokens as well."""
     values, there = np.zeros((len(points), len(MODES)), np.float32), np.zeros(len(points), bool)
+    parts = np.zeros(len(points), np.int64)
     asked = [(column, part) for column, mode in enumerate(MODES) for part in query_of(query, mode)]
     with span("score", candidates=len(points)):
         for start in range(0, len(points), SCORED_AT_ONCE):
@@ -80,12 +102,19 @@ def score(connection: Connection, query: M3Vectors, points: Sequence[str]) -> tu
             sums = np.zeros((len(page), len(MODES)))
             place = {point: row for row, point in enumerate(page)}
             for (column, _), answer in zip(asked, _answers(connection, requests), strict=True):
-                for hit in answer:
-                    sums[place[str(hit.id)], column] += hit.score
-                    there[start + place[str(hit.id)]] |= MODES[column] == DENSE
+                rows = [place[str(hit.id)] for hit in answer]
+                sums[rows, column] += [hit.score for hit in answer]
+                there[[start + row for row in rows]] |= MODES[column] == DENSE
+                parts[[start + row for row in rows]] += MODES[column] == COLBERT
             sums[:, MODES.index(COLBERT)] /= max(1, len(query.colbert))  # Qdrant adds up the tokens' best; ours is their mean
             values[start : start + len(page)] = sums
-    return values, there
+    return values, there, parts == sum(MODES[column] == COLBERT for column, _ in asked)
+
+
+def _token_counts(connection: Connection, points: Sequence[str]) -> dict[str, int]:
+    """How many token vectors each of these points has; none of those that are gone."""
+    records = connection.call("retrieve", ids=list(points), with_payload=[OUR_ID, SIZES], with_vectors=False)
+    return {str(record.id): sizes_of(record.payload)[1] for record in records}
 
 
 def _legs(
@@ -167,7 +196,7 @@ _EXACT: Mapping[str, Any] = {"exact": True, "quantization": {"ignore": True}}
 
 def _by_hnsw(limit: int) -> Mapping[str, Any]:
     codes = {"ignore": False, "rescore": True, "oversampling": OVERSAMPLING}
-    return {"hnsw_ef": max(LEAST_EF, EF_DEPTHS * limit), "quantization": codes}
+    return {"hnsw_ef": max(LEAST_EF, min(EF_DEPTHS * limit, MOST_EF), limit), "quantization": codes}
 
 
 def _request(
