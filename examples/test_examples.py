@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from torture.server import Server
+from torture.server import QdrantServer, Server
 
 from m3retriever import ChromaStore, Document, M3Index
 
@@ -115,10 +115,10 @@ def test_a_wrong_call_ends_with_one_clear_line(tmp_path, name, arguments, messag
 
 @pytest.mark.parametrize("name", RAG)
 def test_a_rag_app_is_the_same_over_a_folder_a_chroma_server_and_qdrant(tmp_path, folder, name):
-    with Server(tmp_path / "server") as server:
-        places = [tmp_path / "index", f"chroma://127.0.0.1:{server.port}/notes", f"qdrant:{tmp_path / 'qdrant'}"]
+    with Server(tmp_path / "chroma") as chroma, QdrantServer(tmp_path / "qdrant") as qdrant:
+        servers = [f"chroma://127.0.0.1:{chroma.port}/notes", f"qdrant://127.0.0.1:{qdrant.port}/notes"]
         shown = {}
-        for place in places:
+        for place in [tmp_path / "index", *servers]:
             asked = ["--path", str(place), "--question", "What does Chroma store?", "--question", "What does bread need?"]
             for _ in range(2):  # the second run adds nothing
                 done = run(name, str(folder), *asked, cwd=tmp_path)
