@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     os.environ["OMP_NUM_THREADS"] = os.environ["M3RETRIEVER_THREADS"] = "1"
     found = measured(QUICK if options.quick else FULL)
+    if not options.quick and (out / FILE).is_file():
+        found |= {key: held for key, held in json.loads((out / FILE).read_text(encoding="utf-8")).items() if key == "qdrant"}
     if options.quick and options.out is None:
         print(json.dumps(quantities(found), indent=1))
         return

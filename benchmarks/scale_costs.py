@@ -221,10 +221,16 @@ SAID: Mapping[str, Formula] = {
     "said_added": Formula("/s", "passages added with 8 token vectors, by the slopes", "1 / (add_passage + 8 * add_token)"),
 }
 
+IN_ENGINE: Mapping[str, Formula] = {
+    "said_engine_disk": Formula(
+        "B", "disk of a passage by the formula below, without its room for rebuilding", "qdrant_disk / overhead"
+    ),
+}
+
 
 def everything(measured: Mapping[str, float]) -> dict[str, float]:
     """Every quantity by name: measured, assumed, and what follows for one passage or one query."""
     values = {**{name: one.value for name, one in ASSUMED.items()}, **measured}
-    for name, one in {**EACH, **FROM_DISK, **SAID}.items():
+    for name, one in {**EACH, **FROM_DISK, **SAID, **IN_ENGINE}.items():
         values[name] = calculated(one.formula, values)
     return values

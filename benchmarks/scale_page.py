@@ -17,6 +17,7 @@ from benchmarks.scale_costs import (
     CROSSINGS,
     EACH,
     FROM_DISK,
+    IN_ENGINE,
     PLANNED,
     SAID,
     SIZES,
@@ -30,6 +31,7 @@ PAGE = "scale.md"
 WIDTH = 128  # characters of a line of prose
 COMMAND = "`python -m benchmarks.scale`"
 ONCE = "[speed.md](speed.md)"
+ENGINE = "`python -m benchmarks.qdrant --keep`"
 EXACT_BELOW = 100_000  # whole numbers without a unit, of which every digit is shown
 SCALES: Mapping[str, Sequence[tuple[str, float]]] = {  # largest first
     "B": (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("B", 1)),
@@ -65,6 +67,18 @@ AT_A_MILLION: Mapping[str, tuple[str, str]] = {
     "million_own": ("B", "own memory"),
     "million_disk": ("B", "disk"),
     "million_added": ("/s", "passages added"),
+}
+IN_QDRANT: Mapping[str, tuple[str, str]] = {
+    "engine_disk": ("B", "disk of a passage of 120 tokens, graph and codes built"),
+    "engine_far": ("", "largest difference of a score from a folder's, whose token vectors are int8"),
+    "engine_scores": ("s", "all three scores of 200 such passages, over REST"),
+    "folder_scores": ("s", "the same in a folder, in turn"),
+    "scores_ratio": ("", "Qdrant's time over the folder's"),
+    "engine_recall": ("", "share of the best 100 of 20,000 passages that HNSW over int8 codes finds"),
+    "engine_least": ("", "the least of 20 queries"),
+    "engine_scan": ("s", "a search of them with an exact scan, over REST"),
+    "engine_hnsw": ("s", "the same by HNSW, in turn"),
+    "hnsw_ratio": ("", "the scan's time over HNSW's"),
 }
 PARTS = {
     "dense_bytes": "exact dense vectors",
@@ -126,6 +140,13 @@ def _million(found: Mapping[str, Any]) -> Iterator[str]:
     for name, (unit, what) in AT_A_MILLION.items():
         yield _row(f"`{name}`", what, shown(found["quantities"][name]["value"], unit), f"measured: {ONCE}")
     yield from _formulas(SAID, _values(found))
+
+
+def _qdrant(found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _head("name", "what", "value", "how")
+    for name, (unit, what) in IN_QDRANT.items() if "qdrant" in found else ():
+        yield _row(f"`{name}`", what, shown(found["qdrant"][name], unit), f"measured: {ENGINE}")
+    yield from _formulas(IN_ENGINE, _values(found))
 
 
 def _dims(found: Mapping[str, Any]) -> Iterator[str]:
@@ -200,6 +221,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "measured": _measured,
     "dims": _dims,
     "million": _million,
+    "qdrant": _qdrant,
     "assumed": _assumed,
     "each": _each,
     "planned": _planned,

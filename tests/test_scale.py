@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import typer
 from benchmarks import scale, scale_page
-from benchmarks.scale_costs import ASSUMED, CROSSINGS, EACH, FROM_DISK, PLANNED, SAID, calculated, everything, fitted
-from benchmarks.scale_page import MEASURED, shown
+from benchmarks.scale_costs import ASSUMED, CROSSINGS, EACH, FROM_DISK, IN_ENGINE, PLANNED, SAID, calculated, everything, fitted
+from benchmarks.scale_page import IN_QDRANT, MEASURED, shown
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,7 +85,7 @@ def known():
     """Names with full precision: what was measured, what the page assumes, and what the page calculates from them."""
     values = dict(QUANTITIES)
     values |= {row["name"].strip("`"): read(row["value"]) for row in TABLES["assumed"]}
-    for table in ("each", "disk", "million"):
+    for table in ("each", "disk", "million", "qdrant"):
         for row in TABLES[table]:
             if formula(row):
                 values[row["name"].strip("`")] = eval(formula(row), FUNCTIONS, values)  # noqa: S307  # arithmetic of our own page
@@ -110,10 +110,19 @@ def test_what_was_measured_is_what_is_kept_with_the_command_that_made_it():
     assert [row["name"].strip("`") for row in TABLES["measured"]] == list(MEASURED)
 
 
+def test_what_was_measured_in_qdrants_engine_is_what_is_kept():
+    rows = [row for row in TABLES["qdrant"] if not formula(row)]
+    assert [row["name"].strip("`") for row in rows] == list(IN_QDRANT)
+    for row in rows:
+        assert same(row["value"], FOUND["qdrant"][row["name"].strip("`")]), row
+        assert row["how"] == "measured: `python -m benchmarks.qdrant --keep`"
+    assert "said_engine_disk" in [row["name"].strip("`") for row in TABLES["qdrant"] if formula(row)]
+
+
 def test_what_is_calculated_follows_by_the_formula_in_its_row():
     values = known()
-    rows = [row for table in ("each", "disk", "million") for row in TABLES[table] if formula(row)]
-    assert len(rows) == len(EACH) + len(FROM_DISK) + len(SAID)
+    rows = [row for table in ("each", "disk", "million", "qdrant") for row in TABLES[table] if formula(row)]
+    assert len(rows) == len(EACH) + len(FROM_DISK) + len(SAID) + len(IN_ENGINE)
     for row in rows:
         assert same(row["value"], values[row["name"].strip("`")]), row
 
