@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,35 @@ def test_scores_that_differ_are_told(folder, tmp_path):
         copy(folder, tmp_path / "target")
 
 
+def test_scores_that_are_higher_at_the_target_differ_too(tmp_path):
+    for place, times in (("index", 1.0), ("target", 1.5)):
+        with closing(ChromaStore(tmp_path / place)) as store:
+            store.source = "hashing"
+            store.bind("hashing-256", 256)
+            vectors = HashingEncoder().encode_documents(["red fox"])
+            store.add([Document("a", "red fox")], replace(vectors, dense=vectors.dense * np.float32(times)))
+    with pytest.raises(StoreError, match="differ between the two by up to dense 0.5"):
+        copy(tmp_path / "index", tmp_path / "target")
+
+
+def test_metadata_that_changed_alone_is_sent_again(folder, tmp_path):
+    target = f"qdrant:{tmp_path / 'target'}"
+    copy(folder, target)
+    with M3Index.open(folder) as index:
+        index.add([Document("d3", DOCUMENTS[3].text, {"n": "three"})])
+    assert copy(folder, target).copied == 1
+    with M3Index.open(target) as index:
+        assert index.get(["d3"])[0].metadata == {"n": "three"}
+
+
+def test_no_more_token_vectors_than_fit_are_moved_at_a_time(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("m3retriever.copying.BATCH_TOKENS", 20)
+    steps = []
+    copy(folder, tmp_path / "target", on_step=steps.append)
+    assert sum(steps) == 62
+    assert max(steps) <= 6, "five of four tokens each, and the one that has none"
+
+
 def test_what_cannot_be_copied_is_refused_in_words(folder, tmp_path):
     with pytest.raises(StoreError, match="there is no index in .* to be copied"):
         copy(tmp_path / "nothing", tmp_path / "target")
@@ -131,6 +161,44 @@ def test_documents_without_vectors_are_not_left_out_in_silence(folder, tmp_path)
     client.close()
     with pytest.raises(StoreError, match="1 documents in .* have no vectors yet"):
         copy(folder, tmp_path / "target")
+
+
+def test_the_source_is_only_read(folder, tmp_path):
+    import chromadb
+
+    def held():
+        files = (path for path in (folder / "m3").rglob("*") if path.is_file() and path.name != "lock.mdb")  # LMDB's readers
+        return {path: path.read_bytes() for path in files}
+
+    client = chromadb.PersistentClient(str(folder))  # what it changes, an index that is opened to be changed follows
+    client.get_collection("m3retriever").add(ids=["foreign"], documents=["of another client"], embeddings=np.eye(256)[:1])
+    client.get_collection("m3retriever").delete(ids=["d3"])
+    client.close()
+    before = held()
+    with pytest.raises(StoreError, match="1 documents in .* have no vectors yet"):
+        copy(folder, tmp_path / "target")
+    assert held() == before
+
+
+def test_what_another_client_deleted_from_the_source_is_not_copied(folder, tmp_path):
+    import chromadb
+
+    client = chromadb.PersistentClient(str(folder))
+    client.get_collection("m3retriever").delete(ids=["d3", "字"])
+    client.close()
+    steps = []
+    done = copy(folder, tmp_path / "target", on_step=steps.append)
+    assert (done.copied, done.unchanged, done.others, sum(steps)) == (60, 0, 0, 62)
+    with M3Index.open(tmp_path / "target") as index:
+        assert len(index) == 60
+        assert {"d3", "字"}.isdisjoint(index.ids())
+
+
+def test_two_names_of_one_server_are_one_place():
+    for engine, port in (("chroma", 8000), ("qdrant", 6333)):
+        for name in ("127.0.0.1", "LOCALHOST", "[::1]", f"localhost:{port}"):
+            with pytest.raises(InvalidArgumentError, match="two places"):
+                copy(f"{engine}://localhost/notes", f"{engine}://{name}/notes")
 
 
 def test_the_collection_of_the_target_is_that_of_the_source_unless_another_is_named(folder, tmp_path):

@@ -302,6 +302,17 @@ def test_a_stream_over_devices_draws_ahead_and_no_further():
     stream.close()
 
 
+def test_a_stream_over_devices_that_is_closed_encodes_no_more_than_it_has_begun():
+    many = DevicesEncoder("hashing", ["cpu"], ahead=30)
+    many._free.get()
+    many._free.put(Slow())
+    stream = many.encode_stream([["slow"]] * 30)
+    next(stream)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 3, "the 29 others would take 6 seconds"
+
+
 @pytest.mark.parametrize(
     ("model", "devices", "said"),
     [

@@ -40,6 +40,15 @@ def test_a_port_is_listened_at_and_taken_until_it_is_closed():
     listening("127.0.0.1", port).close()
 
 
+def test_a_port_whose_server_has_just_hung_up_on_a_client_is_free():
+    with contextlib.closing(listening("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            one.accept()[0].close()  # the system remembers the connection of whoever closes it first, for a minute
+            assert client.recv(1) == b""
+    listening("127.0.0.1", port).close()
+
+
 @pytest.mark.parametrize("port", [-1, 65_536])
 def test_what_is_no_port_is_refused(port):
     with pytest.raises(InvalidArgumentError, match=f"port must be from 0 to 65535; got {port}"):

@@ -525,6 +525,17 @@ def test_a_failed_open_lets_go_of_the_folder(tmp_path):
         index.add([Document("x", "x")])
 
 
+def test_an_open_that_fails_at_its_profile_lets_go_of_the_folder(tmp_path):
+    where = f"qdrant:{tmp_path / 'index'}"  # which one store at a time has open
+    with M3Index.open(where, model="hashing") as index:
+        index.add(DOCUMENTS)
+    (tmp_path / "broken.toml").write_text("depth = 0")
+    with pytest.raises(ProfileError) as failed:  # whose traceback keeps alive whatever was not closed
+        M3Index.open(where, profile=tmp_path / "broken.toml")
+    with M3Index.open(where) as index:
+        assert len(index) == len(DOCUMENTS), failed.value
+
+
 WORDS = st.lists(st.sampled_from(["red", "fox", "blue", "whale", "wine", "sea"]), max_size=5).map(" ".join)
 CORPUS = st.lists(st.tuples(WORDS, st.sampled_from("abc")), min_size=1, max_size=12)
 

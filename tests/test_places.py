@@ -1,15 +1,19 @@
 """What a path or an address means, and that an index of a server is used as one in a folder is."""
 
+import contextlib
+import gc
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from torture.server import Server
 
-from m3retriever import Document, InvalidArgumentError, M3Index, Profile, load_profile, save_profile
+from m3retriever import Document, InvalidArgumentError, M3Index, Profile, StoreError, load_profile, save_profile
 from m3retriever.stores.places import place_of
 
 
@@ -101,6 +105,42 @@ def test_databases_have_folders_of_their_own(monkeypatch):
     one = place_of("chroma+https://api.trychroma.com/notes").folder
     monkeypatch.setenv("CHROMA_DATABASE", "other")
     assert place_of("chroma+https://api.trychroma.com/notes").folder != one
+
+
+@pytest.mark.parametrize("database", ["../../../elsewhere", "..", "/etc", "a/b"])
+def test_no_database_leads_out_of_the_folder_of_its_server(monkeypatch, home, database):
+    monkeypatch.setenv("CHROMA_DATABASE", database)
+    assert place_of("chroma://db/notes").folder.resolve().parents[1] == home / "chroma"
+
+
+def test_an_address_of_six_parts_keeps_its_brackets(monkeypatch):
+    opened = []
+    monkeypatch.setattr("m3retriever.stores.qdrant.QdrantStore", lambda **settings: opened.append(settings["url"]))
+    place_of("qdrant://[2001:db8::1]:7000/notes").open()
+    place_of("qdrant+https://[2001:db8::1]/notes").open()
+    assert opened == ["http://[2001:db8::1]:7000", "https://[2001:db8::1]:6333"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("engine", ["chroma", "qdrant"])
+def test_what_is_said_to_be_asked_over_tls_is_asked_over_tls(engine):
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen():
+            with contextlib.suppress(OSError):  # closed in the end
+                while True:
+                    with server.accept()[0] as client:
+                        heard.append(client.recv(1))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        with pytest.raises(StoreError):
+            place_of(f"{engine}+https://127.0.0.1:{server.getsockname()[1]}/notes").exists()
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert set(heard) == {b"\x16"}, "the first byte of a TLS handshake, where HTTP has the letter of a method"
+    gc.collect()  # Chroma leaves the connection of a client that it could not make to be collected
 
 
 def test_a_folder_whose_name_looks_like_an_address_is_a_folder(tmp_path, monkeypatch):

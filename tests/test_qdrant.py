@@ -32,7 +32,7 @@ from m3retriever import (
 from m3retriever.errors import StoreLockedError
 from m3retriever.stores import qdrant_points, qdrant_search
 from m3retriever.stores.qdrant import QdrantStore
-from m3retriever.stores.qdrant_filter import point_id
+from m3retriever.stores.qdrant_filter import HIGH, KEY, LOW, NUMBERS, TERMS, point_id
 from m3retriever.testing import check_store
 from m3retriever.types import BindsModel, HoldsVectors, ListsIds
 
@@ -565,6 +565,9 @@ OTHERS["weights by rarity"] = {**OTHERS["no metadata"], "metadata": OURS} | {
     "sparse_vectors_config": {"sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)}
 }
 OTHERS["another dimension"] = {**OTHERS["no metadata"], "metadata": {"m3retriever": {**OURS["m3retriever"], "dim": 5}}}
+OTHERS["one vector a text for its tokens"] = {**OTHERS["no metadata"], "metadata": OURS} | {
+    "vectors_config": {name: models.VectorParams(size=4, distance=models.Distance.DOT) for name in ("dense", "colbert")}
+}
 
 
 @pytest.mark.parametrize("made", OTHERS.values(), ids=OTHERS)
@@ -590,6 +593,20 @@ def test_a_collection_that_appears_between_opening_and_writing_is_looked_at_too(
     with pytest.raises(StoreError, match="was not made by m3retriever"):
         filled(store, ["red fox"])
     assert client.count("later").count == 0
+
+
+def test_a_collection_that_another_client_makes_at_the_same_time_is_used():
+    class Second(qdrant_client.QdrantClient):
+        """A client that comes a moment later than another one."""
+
+        def create_collection(self, **settings):
+            super().create_collection(**settings)
+            return super().create_collection(**settings)
+
+    client = Second(":memory:")
+    store = filled(QdrantStore(client=client), ["red fox"])
+    assert store.search(query("fox"), depth=1).ids == ("d0",)
+    client.close()
 
 
 def test_what_a_collection_keeps_for_others_stays(client):
@@ -714,6 +731,52 @@ def test_a_revision_is_another_one_after_every_change(make):
     changed()
 
 
+class Writes(qdrant_client.QdrantClient):
+    """A client that remembers which of its writes were waited for, and which indexes it was asked to make."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.waited, self.indexes = [], {}
+
+    def upsert(self, **settings):
+        self.waited.append(settings.get("wait"))
+        return super().upsert(**settings)
+
+    def delete(self, **settings):
+        self.waited.append(settings.get("wait"))
+        return super().delete(**settings)
+
+    def create_payload_index(self, **settings):  # which local mode lacks
+        self.indexes[settings["field_name"]] = settings["field_schema"].value
+
+
+def test_what_a_write_changed_is_there_when_it_returns():
+    client = Writes(":memory:")
+    store = filled(QdrantStore(client=client), ["red fox"])
+    store.delete(["d0"])
+    assert client.waited == [True, True], "a server else answers before others can see it"
+    client.close()
+
+
+def test_what_filters_and_revisions_ask_for_has_its_index_once():
+    client = Writes(":memory:")
+    store = QdrantStore(client=client)
+    store._connection.local = False  # local mode has no indexes
+    filled(store, ["red fox"])
+    asked_for = dict(client.indexes)
+    assert set(asked_for) == {TERMS, f"{NUMBERS}[].{KEY}", f"{NUMBERS}[].{LOW}", f"{NUMBERS}[].{HIGH}", qdrant_points.STAMP}
+    assert asked_for[qdrant_points.STAMP] == "integer", "a server orders by nothing else"
+    held, kept = client.get_collection("m3retriever"), qdrant_points.STAMP
+    held.payload_schema = {kept: models.PayloadIndexInfo(data_type=models.PayloadSchemaType.INTEGER, points=1)}
+    client.get_collection = lambda collection_name: held
+    client.indexes.clear()
+    other = QdrantStore(client=client)
+    other._connection.local = False
+    filled(other, ["blue whale"])
+    assert set(client.indexes) == set(asked_for) - {kept}
+    client.close()
+
+
 # -- the way to a server -------------------------------------------------------------------------
 
 
@@ -777,6 +840,40 @@ def test_a_server_that_is_too_old_is_refused(server):
     handler.status, handler.version = 500, "1.15.9"
     with pytest.raises(StoreError, match=r"is version 1\.15\.9; want 1\.16 or newer"):
         QdrantStore(url)
+
+
+def test_a_server_that_is_just_new_enough_is_taken(server):
+    url, handler = server
+    handler.status, handler.version = 500, "1.16.0"
+    with pytest.raises(StoreError, match="failed to collection exists"):
+        QdrantStore(url)
+
+
+def test_a_server_may_take_as_long_as_the_timeout(monkeypatch):
+    def client(**settings):
+        raise RuntimeError(f"{settings['timeout']} s")
+
+    monkeypatch.setattr("qdrant_client.QdrantClient", client)
+    for timeout, wanted in ((1.5, 2), (2, 2), (0.1, 1)):  # whole seconds, as Qdrant wants
+        with pytest.raises(RuntimeError, match=f"^{wanted} s$"):
+            QdrantStore("http://127.0.0.1:6333", timeout=timeout)
+
+
+def test_where_grpc_is_preferred_it_is_spoken(server):
+    url, handler = server
+    handler.status, heard = 500, []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def listen():
+            with other.accept()[0] as client:
+                heard.append(client.recv(14))
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        with pytest.raises(StoreError, match="failed to info: _InactiveRpcError"):
+            QdrantStore(url, prefer_grpc=True, grpc_port=other.getsockname()[1], timeout=3)
+        thread.join(5)
+    assert heard == [b"PRI * HTTP/2.0"]
 
 
 def test_a_server_that_is_not_there_is_said_to_be_so():
@@ -857,6 +954,18 @@ def test_eight_threads_search_while_one_adds_and_each_answer_is_one_that_a_seria
         assert all(np.allclose(values, known[id], atol=2e-6) for id, values in answer.items()), "whole documents only"
         if store._connection.local:  # a server may take a write between the legs of one search
             assert any(answer.keys() == one.keys() for one in serial), sorted(answer)
+
+
+def test_stores_of_one_client_in_local_mode_take_turns(client):
+    first, second = (filled(QdrantStore(client=client, collection=name), ["red fox"]) for name in ("one", "other"))
+    found = []
+    thread = threading.Thread(target=lambda: found.append(second.ids()))
+    with first._connection.alone():
+        thread.start()
+        thread.join(0.3)
+        assert found == []
+    thread.join(30)
+    assert found == [["d0"]]
 
 
 def test_an_index_over_qdrant_answers_as_one_in_memory(make):

@@ -2,8 +2,11 @@
 
 import gc
 import shutil
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import numpy as np
 import pytest
 from tests.quota_proxy import QuotaProxy
@@ -119,6 +122,21 @@ def test_beyond_what_is_compared_the_writers_stamp_tells_what_is_new(server, tmp
         assert answers(first) == answers(second)
 
 
+def test_a_write_of_ones_own_hides_nothing_that_another_client_wrote_before(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "COMPARED_AT_OPEN", 10)  # as if it were a large collection
+    with (
+        closing(client_on(tmp_path / "a", server.port, "hidden")) as first,
+        closing(client_on(tmp_path / "b", server.port, "hidden")) as second,
+    ):
+        first.add(documents())
+        second.refresh()
+        second.delete(["d3"])
+        second.add([Document("d50", "w3 w5 of the second")])  # as many as before
+        first.add([Document("d7", "w3 w5 of the first")])
+        assert first.refresh() == 1
+        assert "d50" in {id for id, *_ in answers(first)}
+
+
 def test_where_nothing_is_new_refreshing_is_a_count(server, tmp_path, monkeypatch):
     with closing(client_on(tmp_path / "a", server.port, "quiet")) as index:
         index.add(documents())
@@ -155,6 +173,46 @@ def test_the_environments_key_is_sent_to_this_machine(server, tmp_path, monkeypa
     ):
         index.add(documents())
         assert len(index) == len(TEXTS)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_environments_key_does_not_travel_in_the_clear(monkeypatch):
+    monkeypatch.setenv("CHROMA_API_KEY", "the-secret")
+    heard, told = [], []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append(self.headers["x-chroma-token"])
+            self.send_error(500)
+
+        do_POST = do_GET  # noqa: N815  # http.server's names
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listening) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        for host, sent in (("127.0.0.1", "the-secret"), ("0.0.0.0", None)):  # which is reached here, and could be anywhere
+            with pytest.raises(StoreError, match="cannot open the Chroma server"):
+                is_served("notes", host, listening.server_port)
+            told.append((set(heard), {sent}))
+            heard.clear()
+        listening.shutdown()
+        thread.join()
+    assert all(came == sent for came, sent in told)
+    gc.collect()  # Chroma leaves the connection of a client that it could not make to be collected
+
+
+def test_the_environments_database_is_the_one_that_is_asked(server, tmp_path, monkeypatch):
+    databases = f"http://127.0.0.1:{server.port}/api/v2/tenants/default_tenant/databases"
+    httpx.post(databases, json={"name": "another"}, trust_env=False).raise_for_status()
+    monkeypatch.setenv("CHROMA_DATABASE", "another")
+    with closing(client_on(tmp_path / "a", server.port, "of-another")) as index:
+        index.add(documents())
+    assert is_served("of-another", "127.0.0.1", server.port)
+    monkeypatch.delenv("CHROMA_DATABASE")
+    assert not is_served("of-another", "127.0.0.1", server.port)
 
 
 def test_a_reader_without_a_cache_makes_one_and_changes_nothing_at_the_server(server, tmp_path):

@@ -7,10 +7,13 @@ import logging
 import os
 import pickle
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from collections import deque
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,6 +186,11 @@ def test_what_fits_one_request_has_the_service_s_own_bits(service, encoder):
     assert [asked["kind"] for path, asked, _ in service.seen if path == "/v1/encode"] == ["document", "query"]
 
 
+def test_a_query_that_comes_alone_is_asked_for_as_a_query(service, encoder):
+    encoder.encode_queries(["red fox"])
+    assert [asked["kind"] for path, asked, _ in service.seen if path == "/v1/encode"] == ["query"]
+
+
 @pytest.mark.model
 def test_a_real_model_gives_the_same_bits_here_and_there():
     texts = [f"the red fox {'jumps over the dog ' * (row % 7)}" for row in range(20)]
@@ -210,6 +219,19 @@ def test_pieces_hold_every_text_once_in_order_and_no_two_of_them_would_fit_toget
     assert all(0 < len(piece) <= most and sum(map(len, piece)) <= characters for piece in pieces)
     for piece, following in pairwise(pieces):
         assert len(piece) == most or sum(map(len, [*piece, following[0]])) > characters
+
+
+def test_a_character_that_stands_for_a_sentence_may_have_the_tokens_of_one():
+    class Normalises(HashingEncoder):
+        """Takes each character for a token, after the normalisation that BGE-M3's tokenizer makes."""
+
+        def encode_documents(self, texts, *, progress=False):
+            letters = [unicodedata.normalize("NFKC", text) for text in texts]
+            return super().encode_documents([" ".join(f"{at}x{ord(one)}" for at, one in enumerate(text)) for text in letters])
+
+    texts = ["\ufdfa" * 500]  # 18 characters each
+    with served(Normalises()) as service, remote(service) as encoder:
+        assert len(encoder.encode_documents(texts).colbert) == 9_000
 
 
 def test_a_text_that_the_service_cannot_take_is_refused_before_anything_is_sent():
@@ -429,6 +451,21 @@ def test_an_answer_that_takes_too_long_is_one_error(service, fault):
             encoder.encode_documents(["a"])
         assert time.monotonic() - began < 0.9
     assert len(service.encoded) == 1, "asked again, it would only have more to do"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue of connections is refused")
+def test_a_machine_that_does_not_answer_at_all_is_not_waited_for_as_long_as_for_an_answer(monkeypatch):
+    monkeypatch.setattr("m3retriever.encoders.http.CONNECT_SECONDS", 0.3)
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for one in (first, second):
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        began = time.monotonic()
+        with pytest.raises(ModelLoadError, match="cannot be reached"):
+            RemoteEncoder(f"http://127.0.0.1:{full.getsockname()[1]}", retries=0, timeout=6)
+        assert time.monotonic() - began < 3
 
 
 def test_an_answer_that_the_deadline_cuts_off_says_so(service):
@@ -693,6 +730,23 @@ def test_a_key_is_sent_and_is_nowhere_to_be_read(service, monkeypatch, caplog):
         again = pickle.loads(pickle.dumps(encoder))
         assert same(again.encode_documents(["a"]), encoder.encode_documents(["a"]))
         again.close()
+
+
+def test_a_certificate_that_nobody_vouches_for_gets_no_key_and_one_that_is_trusted_does():
+    authority, presented, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(presented)
+    authority.configure_trust(trusting)
+    with served(key=KEY) as service:
+        service.socket = presented.wrap_socket(service.socket, server_side=True)
+        url = service.url.replace("http", "https")
+        with pytest.raises(ModelLoadError, match="cannot be reached"):
+            RemoteEncoder(url, api_key=KEY, retries=0)
+        assert service.seen == []
+        encoder = RemoteEncoder(url, api_key=KEY, tls=trusting)
+        assert same(encoder.encode_documents(TEXTS), HashingEncoder().encode_documents(TEXTS))
+        with pytest.raises(InvalidArgumentError, match="keys do not travel in pickles"):
+            pickle.dumps(encoder)
+        encoder.close()
 
 
 @pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel", 7])

@@ -108,6 +108,7 @@ def test_rounding_to_half_precision_leaves_norms_of_1(checkpoint, local):
         ours = encoded(encoder)
         assert_same(ours, encoded(local), tolerance=2e-3)
         np.testing.assert_allclose(np.linalg.norm(ours.colbert, axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(ours.dense, axis=1), 1, atol=1e-6)
 
 
 def test_three_processes_with_a_task_each_are_one_encoder(checkpoint, local):
@@ -148,6 +149,14 @@ def test_many_texts_go_in_batches_and_come_back_in_order(checkpoint, local):
         assert_same(encoded(encoder, texts), encoded(local, texts))
         sizes = [len(asked["input"]) for path, asked in server.seen if path == "/v1/embeddings"]
     assert sorted(sizes) == [1, 1, 22, 64, 64], "two at the start, and three batches"
+
+
+def test_a_cut_text_is_counted_once_however_many_batches_there_are(checkpoint):
+    texts = ["What is BGE M3? " * 9, *(f"text {row}" for row in range(150))]
+    with stand_in.running(checkpoint) as server, encoder_of(server.url, max_length=20) as encoder:
+        with pytest.warns(TruncationWarning, match="1 of 151 texts are longer than 20 tokens"):
+            encoder.encode_documents(texts)
+        assert encoder.truncated == 1
 
 
 def test_a_query_is_asked_once_and_a_cut_one_each_time(checkpoint):

@@ -86,8 +86,11 @@ def copy(
             )
         with closing(target.open()) as wanted:
             _bind(held, wanted, source)
-            ids = held.ids()
-            copied = sum(_copied(held, wanted, page, on_step) for page in _pages(held, ids))
+            ids, copied = list[str](), 0
+            for page in _pages(held, held.ids()):
+                present, sent = _copied(held, wanted, page, on_step)
+                ids += present
+                copied += sent
             compared, difference = _compared(held, wanted, ids, sample)
             others = len(wanted) - len(ids)
     return Copied(copied, len(ids) - copied, others, compared, difference, _profile_copied(source, target))
@@ -119,15 +122,18 @@ def _pages(held: KeptStore, ids: Sequence[str]) -> Iterator[list[str]]:
         yield run
 
 
-def _copied(held: KeptStore, wanted: KeptStore, ids: Sequence[str], on_step: Step | None) -> int:
-    """How many of these documents had to be sent."""
-    documents, there = held.get(ids), _held(wanted, ids)
-    changed = [document for document in documents if not same(document, there.get(document.id))]
+def _copied(held: KeptStore, wanted: KeptStore, ids: Sequence[str], on_step: Step | None) -> tuple[list[str], int]:
+    """Which of these documents there are, and how many had to be sent.
+
+    A source that is only read does not learn that another client has deleted some: a search leaves them out, and so does this.
+    """
+    documents, there = _held(held, ids), _held(wanted, ids)
+    changed = [document for document in documents.values() if not same(document, there.get(document.id))]
     if changed:
         wanted.add(changed, held.vectors([document.id for document in changed]))
     if on_step is not None:
         on_step(len(ids))
-    return len(changed)
+    return list(documents), len(changed)
 
 
 def _held(store: KeptStore, ids: Sequence[str]) -> dict[str, Document]:

@@ -1,7 +1,9 @@
 """The queue in front of the encoder: the library's bits, equal calls once, and nothing done for those who left."""
 
 import threading
+import time
 import warnings
+import weakref
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from operator import attrgetter
@@ -171,6 +173,28 @@ def test_what_is_dropped_is_never_encoded_and_held_no_longer(make, shares):
     assert not batcher.drop(stays)
 
 
+@pytest.mark.parametrize("shares", [False, True])
+def test_what_is_answered_is_held_no_longer(make, shares):
+    batcher, encoder, _, _ = make(shares=shares)
+    encoder.go.set()
+    asked = batcher.ask([document("red fox"), query("red fox")])
+    asked.result(30)
+    held, ends = weakref.ref(asked), time.monotonic() + 5
+    del asked
+    while held() is not None and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert held() is None, "the vectors of a large request would lie here until the next one comes"
+
+
+def test_where_no_pass_is_shared_nobody_is_made_to_wait_for_others():
+    how = {"on_pass": lambda texts: None, "on_turn": lambda requests: None}
+    batcher = Batcher(HashingEncoder(32), group=None, max_batch=64, wait=5.0, **how)
+    began = time.monotonic()
+    batcher.ask([query("red fox")]).result(30)
+    assert time.monotonic() - began < 2.5
+    batcher.close()
+
+
 def test_closing_answers_what_is_in_line_and_takes_no_more(make):
     batcher, encoder, _, _ = make(shares=False)
     asked = [batcher.ask([document(str(number))]) for number in range(5)]
@@ -282,6 +306,17 @@ def test_one_whose_claim_does_not_hold_shares_nothing():
 
     assert grouping(Claims(), joined=False) is None
     assert grouping(Claims(), joined=True) is not None
+
+
+def test_one_whose_claim_holds_of_documents_alone_shares_nothing():
+    class Claims(HashingEncoder):
+        independence = "always"
+
+        def encode_queries(self, texts):
+            vectors = self.encode_documents(texts)
+            return replace(vectors, dense=vectors.dense * np.float32(1 + 1e-6 * (len(texts) > 1)))
+
+    assert grouping(Claims(), joined=False) is None
 
 
 def test_one_that_says_nothing_is_not_even_tried():

@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import sys
 import time
 
 import numpy as np
@@ -94,6 +95,53 @@ def test_a_profile_says_what_a_pair_s_score_means(start, tmp_path):
     assert same["probability"] == pytest.approx(0.5, abs=1e-6)
     assert (other["level"], other["relevant"]) == ("unrelated", False)
     assert other["probability"] == pytest.approx(max(0.0, other["score"]) / 2)
+
+
+def test_texts_are_reranked_by_the_profile_of_the_service(start, tmp_path):
+    curve = Calibration((0.0, 1.0), (0.0, 0.5), levels={"weak": 0.1, "related": 0.3, "nearly identical": 0.9})
+    profile = Profile(Weights(0, 1, 0), calibration={"hybrid": curve.content()})
+    save_profile(profile, tmp_path / "profile.toml")
+    service = start("--model", "hashing", "--profile", str(tmp_path / "profile.toml"))
+    texts = ["the cat", "a red fox", "red", "red fox"]
+    content = service.post("/v1/rerank", {"query": "red fox", "documents": texts}).json()
+    expected = [(one.place, one.score, one.probability) for one in rerank(ENCODER, "red fox", texts, profile=profile)]
+    assert [(one["index"], one["relevance_score"], one["probability"]) for one in content["results"]] == expected
+    assert None not in {probability for _, _, probability in expected}
+
+
+WITH_QUERIES_OF_THEIR_OWN = """
+import sys
+from dataclasses import replace
+from m3retriever import HashingEncoder
+from m3retriever.serving.launch import serve
+from m3retriever.serving.opening import Served, Source
+from m3retriever.serving.settings import Settings
+
+class Turned(HashingEncoder):
+    def encode_queries(self, texts):
+        vectors = self.encode_documents(texts)
+        return replace(vectors, dense=-vectors.dense)
+
+class Own(Source):
+    def open(self):
+        return Served(Turned(), None, None)
+
+say = lambda url: print(f"listening on {url} ", file=sys.stderr, flush=True)
+serve(Own(), Settings(), port=0, on_listening=say)
+"""
+
+
+def test_a_query_is_encoded_as_a_query_and_a_document_as_a_document(start):
+    service = start(command=(sys.executable, "-c", WITH_QUERIES_OF_THEIR_OWN))
+    dense = ENCODER.encode_documents(["red fox"]).dense[0]
+    for kind, sign in (("document", 1), ("query", -1)):
+        [row] = service.post("/v1/encode", {"input": "red fox", "kind": kind}).json()["data"]
+        assert row["dense"] == (sign * dense).tolist()
+    [embedding] = service.post("/v1/embeddings", {"input": "red fox"}).json()["data"]
+    assert embedding["embedding"] == dense.tolist()
+    [reranked] = service.post("/v1/rerank", {"query": "red fox", "documents": ["red fox"]}).json()["results"]
+    [pair] = service.post("/v1/similarity", {"pairs": [["red fox", "red fox"]]}).json()["results"]
+    assert reranked["scores"]["dense"] == pair["scores"]["dense"] == pytest.approx(-1, abs=1e-6)
 
 
 SEARCHES = [

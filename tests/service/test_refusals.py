@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from m3retriever.serving.bodies import DEPTH
+from m3retriever.serving.bodies import DEPTH, parsed
+from m3retriever.serving.refusals import Refused
 
 JSON = {"Content-Type": "application/json"}
 KEY = "a-secret-of-the-tests"
@@ -49,6 +50,12 @@ NO_JSON = {
 def test_what_is_no_strict_json_is_refused(service, path, name):
     answer = post_raw(service, f"/v1/{path}", NO_JSON[name])
     assert (answer.status_code, error_of(answer)["type"]) == (400, "invalid_request")
+
+
+def test_lists_may_be_as_deep_as_is_said_and_no_deeper():
+    parsed(b"[" * DEPTH + b"]" * DEPTH)
+    with pytest.raises(Refused, match=f"at most {DEPTH} deep"):
+        parsed(b"[" * (DEPTH + 1) + b"]" * (DEPTH + 1))
 
 
 def test_many_names_of_which_one_comes_twice_are_refused_at_once(service):
@@ -232,6 +239,13 @@ def test_no_page_of_another_site_may_read_answers(service):
     assert asked.status_code == 405
     assert not [name for name in (*asked.headers, *answer.headers) if name.startswith("access-control")]
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_log_says_who_asked_and_not_who_they_say_they_are(service):
+    told = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9", "X-Real-IP": "203.0.113.9"}
+    assert service.get("/v1/models?who", headers=told).status_code == 200
+    assert "203.0.113.9" not in service.log
+    assert "127.0.0.1" in next(line for line in service.log.splitlines() if "GET /v1/models" in line)
 
 
 def test_the_log_has_paths_and_statuses_and_no_query_string_or_text(service):

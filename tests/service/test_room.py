@@ -8,13 +8,17 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from fastapi import Request
 
 from m3retriever import HashingEncoder
 from m3retriever.serving import answers
 from m3retriever.serving.batching import Encoded
 from m3retriever.serving.opening import Served
 from m3retriever.serving.pieces import PIECE, SMALL, Pieces, Room
+from m3retriever.serving.refusals import Refused
 from m3retriever.serving.schemas import EncodeRequest
+from m3retriever.serving.service import Service
+from m3retriever.serving.settings import Settings
 from m3retriever.types import MODES, M3Vectors
 
 from .conftest import heavy
@@ -163,6 +167,32 @@ async def test_while_a_large_answer_is_taken_slowly_other_large_ones_are_refused
         assert time.monotonic() - began < 30
         assert "a client did not take its answer and was left" in running.log
         assert (await client.post("/v1/encode", json=large)).status_code == 200
+
+
+async def test_a_large_answer_takes_room_whatever_was_asked(start):
+    code = WITH_LITTLE_ROOM.replace("Settings(timeout=3", "Settings(max_texts=5_000, timeout=10")
+    running = start(command=(sys.executable, "-c", code))
+    body = json.dumps({"input": [f"w{number}" for number in range(5_000)]}).encode()  # an answer of 6 MB and more
+    head = "POST /v1/embeddings HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}"
+    _, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1)
+    writer.write("\r\n".join([*head, "\r\n"]).encode() + body)  # and nothing of the answer is read
+    taken, ends = 0, time.monotonic() + 10
+    async with running.async_client() as client:
+        while not taken and time.monotonic() < ends:
+            taken = gauge((await client.get("/metrics")).text, "http_answer_bytes")
+            await asyncio.sleep(0.02)
+    writer.transport.abort()
+    assert taken > 4 * SMALL
+
+
+def test_nobody_is_told_to_come_again_in_more_than_a_minute():
+    service = Service(Settings(max_answer_bytes=SMALL), load=lambda: None)
+    service._seconds = 3_600.0  # as if that were what requests have waited lately
+    service.make_room(Request({"type": "http"}), 2 * SMALL)
+    with pytest.raises(Refused) as refused:
+        service.make_room(Request({"type": "http"}), 2 * SMALL)
+    assert refused.value.headers["Retry-After"] == "60"
+    service.close()
 
 
 async def test_the_room_of_a_client_that_went_away_is_free_at_once(start):

@@ -97,7 +97,8 @@ class QdrantStore:
     here, once per search, with Python's `re`; 200,000 may pass.
 
     An upsert is whole for each document, a batch of several is not: while it is under way, others see some of it, and a
-    search may see a document's old dense and new sparse score. One that is deleted meanwhile is left out. When `add` returns, all of it is there.
+    search may see a document's old dense and new sparse score. One that is deleted meanwhile is left
+    out. When `add` returns, all of it is there.
 
     Raises
     ------
