@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from m3retriever.errors import (
     DamagedIndexError,
     DeviceMemoryError,
-    EncoderMismatchError,
     InvalidArgumentError,
     InvalidVectorsError,
     M3RetrieverError,
@@ -109,7 +108,7 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
         return error_response(404, "unknown_document", str(error))
     if isinstance(error, DeviceMemoryError):
         return error_response(413, WORDS[413], str(error))
-    if isinstance(error, InvalidArgumentError) and not isinstance(error, InvalidVectorsError | EncoderMismatchError):
+    if isinstance(error, InvalidArgumentError) and not isinstance(error, InvalidVectorsError):
         return error_response(400, WORDS[400], str(error))
     if isinstance(error, StoreError | ServiceError):
         return _away(error)
