@@ -4,7 +4,6 @@ import math
 import uuid
 
 import pytest
-import qdrant_client
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,8 @@ from m3retriever.stores import qdrant_reading
 from m3retriever.stores.qdrant import QdrantStore
 from m3retriever.stores.qdrant_filter import DEEPEST, LONGEST_TERM, narrowed, number_key, terms
 from m3retriever.stores.qdrant_filter import numbers as numbers_of
+
+from .conftest import client_at
 
 ENCODER = HashingEncoder(16)
 TEXTS = ["red fox", "blue whale", "red whale 中文", "", "fox fox"]
@@ -70,8 +71,7 @@ any_number = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow
 
 @pytest.fixture(scope="module", params=["memory", "server"])
 def store(request):
-    where = {"location": ":memory:"} if request.param == "memory" else {"url": request.getfixturevalue("qdrant_url")}
-    client = qdrant_client.QdrantClient(**where)
+    client = client_at(request.getfixturevalue("qdrant_url") if request.param == "server" else None)
     store = QdrantStore(client=client, collection=f"filters-{uuid.uuid4().hex}")
     yield store
     client.delete_collection(store._connection.name)

@@ -27,7 +27,7 @@ from m3retriever.stores.qdrant_filter import point_id
 from m3retriever.testing import check_store
 from m3retriever.types import BindsModel, HoldsVectors, ListsIds
 
-from .conftest import ENCODER, filled, query, same
+from .conftest import ENCODER, client_at, filled, query, same
 
 models = qdrant_client.models
 
@@ -168,8 +168,7 @@ awkward = st.sampled_from(["a.b", 'a"b', "a[0]", "a[]", " ", "a b", "\\", "id", 
 
 @pytest.fixture(scope="module", params=["memory", "server"])
 def kept(request):
-    where = {"location": ":memory:"} if request.param == "memory" else {"url": request.getfixturevalue("qdrant_url")}
-    client = qdrant_client.QdrantClient(**where)
+    client = client_at(request.getfixturevalue("qdrant_url") if request.param == "server" else None)
     store = QdrantStore(client=client, collection=f"kept-{uuid.uuid4().hex}")
     yield store
     client.delete_collection(store._connection.name)
