@@ -40,7 +40,7 @@ def make(request, tmp_path):
 
 
 def client_at(url):
-    """A client of a server, or of memory where there is none; one that asks for versions does so in a thread, and warns there."""
+    """A client of a server, or of memory where there is none; asking for versions is done in a thread, which warns."""
     if url is None:
         return qdrant_client.QdrantClient(":memory:")
     return qdrant_client.QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
