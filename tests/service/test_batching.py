@@ -13,6 +13,7 @@ import pytest
 
 from m3retriever import HashingEncoder, M3Vectors
 from m3retriever.errors import InvalidVectorsError
+from m3retriever.serving.asked import AskedBefore, Prepared
 from m3retriever.serving.batching import Batcher, Call
 from m3retriever.serving.independence import grouping
 from m3retriever.wire import COLUMNS
@@ -333,3 +334,12 @@ def test_the_mini_model_shares_no_pass_in_torch_and_those_of_equal_lengths_in_op
         warnings.simplefilter("ignore")
         assert grouping(MiniEncoder(), joined=False) is None
         assert grouping(MiniEncoder(precision="int8"), joined=False) is not None
+
+
+def test_what_stands_for_an_encoder_is_tied_to_the_same_profiles():
+    class Coarse(HashingEncoder):
+        precision = "int8"
+
+    encoder, nothing = Coarse(), HashingEncoder().encode_documents([])
+    for stands_for in (AskedBefore(encoder), Prepared(encoder, nothing, nothing)):
+        assert (stands_for.name, stands_for.dim, stands_for.precision) == (encoder.name, encoder.dim, "int8")
