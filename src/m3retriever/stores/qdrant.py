@@ -94,7 +94,8 @@ class QdrantStore:
 
     A filter is answered by Qdrant wherever it can say it exactly. $regex, conditions on the text, $text_match and $gt to
     $lte between texts it cannot: the documents that the rest of an $and lets through are read page by page and looked at
-    here, once per search, with Python's `re`; 200,000 may pass.
+    here, once per search, with Python's `re`; 200,000 may pass. Ranges of numbers Qdrant reads from the payload of every
+    point that HNSW visits: about .4 s a search among 30,000 on its engine, where other filters took .04 and `dense="exact"` .1.
 
     An upsert is whole for each document, a batch of several is not: while it is under way, others see some of it, and a
     search may see a document's old dense and new sparse score. One that is deleted meanwhile is left
