@@ -181,8 +181,7 @@ def test_14_a_judgement_in_place_is_kept_and_can_be_taken_away(app, folder):
     with app.page.expect_download() as download:
         app.page.get_by_role("button", name="Judgements as JSONL").click()
     assert QUERY in {one.question for one in read_golden(download.value.path())}
-    app.open("/evaluate")
-    assert "means over 91 questions" in app.page.content(), "what was judged is evaluated at once"
+    app.opened("/evaluate").page.get_by_text("means over 91 questions").wait_for()  # what was judged is evaluated at once
 
 
 def test_15_a_saved_run_is_compared_later(app, folder):
