@@ -46,6 +46,17 @@ def client_at(url):
     return qdrant_client.QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), check_compatibility=False)
 
 
+@pytest.fixture(scope="module", params=["memory", "server"])
+def store(request):
+    """A store for a whole file, for tests of many cases."""
+    client = client_at(request.getfixturevalue("qdrant_url") if request.param == "server" else None)
+    store = QdrantStore(client=client, collection=f"m3-{uuid.uuid4().hex}")
+    yield store
+    client.delete_collection(store._connection.name)
+    store.close()
+    client.close()
+
+
 @pytest.fixture
 def client():
     client = qdrant_client.QdrantClient(":memory:")

@@ -1,7 +1,6 @@
 """Filters in a QdrantStore: exactly the documents that MemoryStore lets through, whoever looks at them."""
 
 import math
-import uuid
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -9,11 +8,8 @@ from hypothesis import strategies as st
 
 from m3retriever import Document, HashingEncoder, InvalidFilterError, MemoryStore, StoreError
 from m3retriever.stores import qdrant_reading
-from m3retriever.stores.qdrant import QdrantStore
 from m3retriever.stores.qdrant_filter import DEEPEST, LONGEST_TERM, narrowed, number_key, terms
 from m3retriever.stores.qdrant_filter import numbers as numbers_of
-
-from .conftest import client_at
 
 ENCODER = HashingEncoder(16)
 TEXTS = ["red fox", "blue whale", "red whale 中文", "", "fox fox"]
@@ -67,16 +63,6 @@ filters = st.recursive(
 )
 metadata = st.dictionaries(st.sampled_from(KEYS), values, max_size=3)
 any_number = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | numbers
-
-
-@pytest.fixture(scope="module", params=["memory", "server"])
-def store(request):
-    client = client_at(request.getfixturevalue("qdrant_url") if request.param == "server" else None)
-    store = QdrantStore(client=client, collection=f"filters-{uuid.uuid4().hex}")
-    yield store
-    client.delete_collection(store._connection.name)
-    store.close()
-    client.close()
 
 
 def filled(store, documents):

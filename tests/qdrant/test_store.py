@@ -2,7 +2,6 @@
 
 import json
 import threading
-import uuid
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from m3retriever.stores.qdrant_filter import point_id
 from m3retriever.testing import check_store
 from m3retriever.types import BindsModel, HoldsVectors, ListsIds
 
-from .conftest import ENCODER, client_at, filled, query, same
+from .conftest import ENCODER, filled, query, same
 
 models = qdrant_client.models
 
@@ -166,20 +165,11 @@ keys = st.text(min_size=1, max_size=8).filter(lambda key: key[0] not in "#$" and
 awkward = st.sampled_from(["a.b", 'a"b', "a[0]", "a[]", " ", "a b", "\\", "id", "text", "metadata", "\0", "中", "__proto__"])
 
 
-@pytest.fixture(scope="module", params=["memory", "server"])
-def kept(request):
-    client = client_at(request.getfixturevalue("qdrant_url") if request.param == "server" else None)
-    store = QdrantStore(client=client, collection=f"kept-{uuid.uuid4().hex}")
-    yield store
-    client.delete_collection(store._connection.name)
-    client.close()
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(id=st.text(min_size=1), text=st.text(), metadata=st.dictionaries(keys | awkward, plain | listed, max_size=4))
-def test_a_document_comes_back_exactly_as_it_went(kept, id, text, metadata):
-    kept.add([Document(id, text, metadata)], M3Vectors.dense_only([1, 0]))
-    [back] = kept.get([id])
+def test_a_document_comes_back_exactly_as_it_went(store, id, text, metadata):
+    store.add([Document(id, text, metadata)], M3Vectors.dense_only([1, 0]))
+    [back] = store.get([id])
     assert (back.id, back.text) == (id, text)
     assert repr(dict(back.metadata)) == repr(dict(sorted(metadata.items()))), "types, signs of zero and every digit included"
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,26 @@ SERVE = (COMMAND, "serve", "--port", "0")
 PATIENCE = 60  # seconds for a process to start on a busy machine
 TENANTS = ("a", "b", "c")
 WORDS = ["rent", "lease", "cat", "roof", "june", "third", "month", "red", "fox", "whale", "garden", "key", "door"]
+
+
+WITH_ENCODER = """
+import sys
+from dataclasses import replace
+from m3retriever import HashingEncoder
+from m3retriever.serving.launch import serve
+from m3retriever.serving.opening import Served, Source
+from m3retriever.serving.settings import Settings
+
+class Ours(HashingEncoder):
+{methods}
+
+class Own(Source):
+    def open(self):
+        return Served(Ours(), None, None)
+
+say = lambda url: print(f"listening on {{url}} ", file=sys.stderr, flush=True)
+serve(Own(), Settings(), port=0, on_listening=say)
+"""
 
 
 @dataclass
@@ -128,6 +149,11 @@ def service(start: Start, index_path: Path) -> Running:
 
 
 SLOW = ("--model", "hashing", "--max-characters", "2000000")  # that takes heavy texts
+
+
+def with_encoder(methods: str) -> tuple[str, ...]:
+    """The command of a service whose encoder is a HashingEncoder with these methods in place of its own."""
+    return sys.executable, "-c", WITH_ENCODER.format(methods=textwrap.indent(textwrap.dedent(methods).strip(), "    "))
 
 
 def heavy(words: int = 60_000, name: str = "w") -> str:

@@ -1,14 +1,13 @@
 """What a service itself asks may be away, or broken: that is said in a status, and without an address or a text."""
 
 import shutil
-import sys
 
 import lmdb
 from torture.server import Server
 
 from m3retriever import Document, M3Index
 
-from .conftest import documents
+from .conftest import documents, with_encoder
 
 
 def error_of(answer):
@@ -52,28 +51,14 @@ def test_without_its_model_s_service_a_request_is_told_to_come_again(start):
     assert "unmistakable" not in running.log
 
 
-WITH_TOO_FEW_VECTORS = """
-import sys
-from m3retriever import HashingEncoder
-from m3retriever.serving.launch import serve
-from m3retriever.serving.opening import Served, Source
-from m3retriever.serving.settings import Settings
-
-class Short(HashingEncoder):
-    def encode_documents(self, texts, *, progress=False):
-        return super().encode_documents(texts[1:])
-
-class Own(Source):
-    def open(self):
-        return Served(Short(), None, None)
-
-say = lambda url: print(f"listening on {url} ", file=sys.stderr, flush=True)
-serve(Own(), Settings(), port=0, on_listening=say)
+TOO_FEW_VECTORS = """
+def encode_documents(self, texts, *, progress=False):
+    return super().encode_documents(texts[1:])
 """
 
 
 def test_that_its_model_gives_too_few_vectors_is_not_said_to_be_the_caller_s_fault(start):
-    running = start(command=(sys.executable, "-c", WITH_TOO_FEW_VECTORS))
+    running = start(command=with_encoder(TOO_FEW_VECTORS))
     assert error_of(running.post("/v1/encode", {"input": ["unmistakable", "red fox"]}))[:2] == (500, "internal_error")
     assert "unmistakable" not in running.log
 

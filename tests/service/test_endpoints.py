@@ -3,7 +3,6 @@
 import base64
 import json
 import struct
-import sys
 import time
 
 import numpy as np
@@ -15,6 +14,8 @@ from m3retriever.calibration import Calibration
 from m3retriever.report import explanation_json, search_json, used_weights
 from m3retriever.types import MODES
 from m3retriever.wire import COLUMNS, from_columns, to_rows
+
+from .conftest import with_encoder
 
 ENCODER = HashingEncoder()
 TEXTS = ["the red fox", "", "狐 и лиса", "red red wine"]
@@ -109,30 +110,15 @@ def test_texts_are_reranked_by_the_profile_of_the_service(start, tmp_path):
     assert None not in {probability for _, _, probability in expected}
 
 
-WITH_QUERIES_OF_THEIR_OWN = """
-import sys
-from dataclasses import replace
-from m3retriever import HashingEncoder
-from m3retriever.serving.launch import serve
-from m3retriever.serving.opening import Served, Source
-from m3retriever.serving.settings import Settings
-
-class Turned(HashingEncoder):
-    def encode_queries(self, texts):
-        vectors = self.encode_documents(texts)
-        return replace(vectors, dense=-vectors.dense)
-
-class Own(Source):
-    def open(self):
-        return Served(Turned(), None, None)
-
-say = lambda url: print(f"listening on {url} ", file=sys.stderr, flush=True)
-serve(Own(), Settings(), port=0, on_listening=say)
+QUERIES_OF_THEIR_OWN = """
+def encode_queries(self, texts):
+    vectors = self.encode_documents(texts)
+    return replace(vectors, dense=-vectors.dense)
 """
 
 
 def test_a_query_is_encoded_as_a_query_and_a_document_as_a_document(start):
-    service = start(command=(sys.executable, "-c", WITH_QUERIES_OF_THEIR_OWN))
+    service = start(command=with_encoder(QUERIES_OF_THEIR_OWN))
     dense = ENCODER.encode_documents(["red fox"]).dense[0]
     for kind, sign in (("document", 1), ("query", -1)):
         [row] = service.post("/v1/encode", {"input": "red fox", "kind": kind}).json()["data"]
